@@ -1,0 +1,1 @@
+"""The engine: torch and transformers live here and nothing of the package above it."""

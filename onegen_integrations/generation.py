@@ -1,0 +1,339 @@
+"""One-pass generation: text, query token, search, passage, text ... over one key/value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onegen_integrations.engine.cache import PrefixCache, SequenceCache, causal
+from onegen_integrations.engine.forward import Forward
+from onegen_integrations.engine.sampling import Sampler
+from onegen_integrations.errors import ContextWindowError, InvalidInputError, OneGenError, PassageSourceError
+from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors
+from onegen_integrations.text import Control, Part, StopStrings, TextCodec
+
+if TYPE_CHECKING:
+    from onegen_integrations.config import OneGenConfig
+
+RetrievalMode = Literal["auto", "always", "never"]
+FinishReason = Literal["stop", "length", "error", "closed"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts of one answer: `forwarded_tokens + reused_tokens` is the length of the whole sequence less one.
+
+    prompt_tokens: of the rendered prompt. completion_tokens: written by the model. passage_tokens: spliced in.
+    forwarded_tokens: positions that went through the model. reused_tokens: positions taken from an earlier sequence.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    passage_tokens: int = 0
+    forwarded_tokens: int = 0
+    reused_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """A new piece of text for the reader."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One retrieval in the middle of an answer.
+
+    query: the text that led to it. vector: float32 [dim], unit length. passages: what was found, best first; empty
+    where nothing reached the score threshold. position: index of the query token in the final sequence.
+    """
+
+    query: str
+    vector: Vectors = field(repr=False)
+    passages: tuple[ScoredPassage, ...]
+    position: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """An answer.
+
+    text: what the model wrote for the reader. answer: the final answer in it. retrievals: in order. token_ids: the whole
+    final sequence: prompt, control tokens, passages and text.
+    """
+
+    text: str
+    answer: str
+    retrievals: tuple[Retrieval, ...]
+    usage: Usage
+    finish_reason: FinishReason
+    token_ids: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The end of a stream, with everything in it."""
+
+    generation: Generation
+
+
+Event = TextDelta | Retrieval | Finish
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How to generate; see `OneGen.generate`.
+
+    Raises:
+        InvalidInputError: a value is out of range.
+    """
+
+    passages: PassageSource | None = None
+    retrieval: RetrievalMode = "auto"
+    top_k: int = 1
+    max_retrievals: int | None = None
+    score_threshold: float | None = None
+    max_new_tokens: int = 256
+    stop: Sequence[str] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        checks = (
+            (self.retrieval in ("auto", "always", "never"), "retrieval", "'auto', 'always' or 'never'"),
+            (self.top_k >= 1, "top_k", "at least 1"),
+            (self.max_retrievals is None or self.max_retrievals >= 0, "max_retrievals", "at least 0"),
+            (self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
+            (self.temperature >= 0, "temperature", "0 (greedy) or above"),
+            (0 < self.top_p <= 1, "top_p", "above 0 and at most 1"),
+        )
+        for allowed, name, rule in checks:
+            if not allowed:
+                msg = f"{name} is {getattr(self, name)!r}; it must be {rule}."
+                raise InvalidInputError(msg)
+        if self.retrieval == "always" and self.passages is None:
+            msg = "retrieval='always' needs passages; give passages=, or use retrieval='auto'."
+            raise InvalidInputError(msg)
+
+
+class OnePass:
+    """The state machine of one request; all its state is here, none in the model.
+
+    Args:
+        forward: runs the model.
+        codec: its tokens and templates.
+        prefixes: where beginnings of earlier sequences are found.
+        context_window: how many positions the model can hold.
+        prompt: the rendered prompt.
+        question: the text of the prompt that a first retrieval is about.
+        options: how to generate.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        codec: TextCodec,
+        prefixes: PrefixCache,
+        context_window: int,
+        prompt: Sequence[Part],
+        question: str,
+        options: GenerationOptions,
+    ) -> None:
+        self._forward = forward
+        self._codec = codec
+        self._config: OneGenConfig = codec.config
+        self._prefixes = prefixes
+        self._window = context_window
+        self._options = options
+        self._device = next(forward.model.parameters()).device
+        self._sampler = Sampler(options.temperature, options.top_p, options.seed, self._device)
+        self._limit = self._config.max_retrievals if options.max_retrievals is None else options.max_retrievals
+        self._never = frozenset(
+            {codec.document_id}
+            | {codec.token_id(part.token) for part in codec.passage("") if isinstance(part, Control)}
+        )
+        self._ids: list[int] = codec.encode(prompt)
+        self._prompt_tokens = len(self._ids)
+        self._completion_tokens = 0
+        self._passage_tokens = 0
+        self._forwarded = 0
+        self._reused = 0
+        self._retrievals: list[Retrieval] = []
+        self._question = question
+        self._text = ""
+        self._since_retrieval = ""
+        self._cache = SequenceCache(forward.layers)
+
+    @torch.inference_mode()
+    def run(self) -> Iterator[Event]:
+        """Generate; closing the iterator stops the work and keeps what is in the cache for later requests."""
+        self._check_room(1)
+        detokenizer = self._codec.detokenizer()
+        stops = StopStrings(self._options.stop)
+        eos = self._codec.eos_ids
+        pending = self._suffix() if self._options.retrieval == "always" and self._limit > 0 else []
+        reason: FinishReason = "closed"
+        try:
+            logits = self._start()
+            while True:
+                token = pending.pop(0) if pending else self._sampler.choose(logits, self._ids, self._banned())
+                self._ids.append(token)
+                self._completion_tokens += 1
+                if token in eos:
+                    reason = "stop"
+                    break
+                if token not in self._codec.control_ids:
+                    yield from self._emit(stops.push(detokenizer.push(token)))
+                    if stops.found is not None:
+                        reason = "stop"
+                        break
+                if self._completion_tokens >= self._options.max_new_tokens or len(self._ids) >= self._window:
+                    reason = "length"
+                    break
+                if token == self._codec.query_id:
+                    retrieval = self._retrieve()
+                    yield retrieval
+                    logits = self._splice(retrieval.passages)
+                else:
+                    logits = self._step([token])
+            yield from self._emit(stops.flush())
+            yield Finish(self._result(reason))
+        except OneGenError as error:
+            error.partial = self._result("error")
+            raise
+        finally:
+            self._prefixes.store(self._ids, self._cache)
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> Tensor:
+        """Prefill the prompt, from an earlier sequence where one starts the same way."""
+        known = self._prefixes.longest(self._ids)
+        if known is not None:
+            self._cache = known
+            self._reused = known.length
+        return self._step(self._ids[self._cache.length :])
+
+    def _step(self, ids: list[int]) -> Tensor:
+        """Forward `ids` behind what is cached; logits [V] after the last of them."""
+        return self._run(ids, causal(self._cache.length, len(ids), self._device))
+
+    def _run(self, ids: list[int], visible: Tensor) -> Tensor:
+        start = self._cache.length
+        positions = torch.arange(start, start + len(ids), device=self._device)[None]
+        output = self._forward(
+            torch.tensor([ids], device=self._device),
+            positions,
+            visible,
+            key_positions=torch.arange(start + len(ids), device=self._device)[None],
+            cache=self._cache,
+            logits_to_keep=1,
+        )
+        self._cache.length += len(ids)
+        self._forwarded += len(ids)
+        self._last_hidden = output.hidden[0, -1]
+        assert output.logits is not None  # noqa: S101 (logits were asked for)
+        return output.logits[0, -1]
+
+    def _retrieve(self) -> Retrieval:
+        """Forward the query token, whose hidden state is the query vector, and search with it."""
+        self._step([self._ids[-1]])
+        vector = vectors_of(self._last_hidden[None])[0]
+        query = self._since_retrieval.strip() or self._question
+        self._since_retrieval = ""
+        try:
+            found = self._search(vector)
+        except Exception as error:
+            msg = f"The passage source failed while an answer was generated: {error}"
+            raise PassageSourceError(msg) from error
+        retrieval = Retrieval(query, vector, tuple(found), len(self._ids) - 1)
+        self._retrievals.append(retrieval)
+        return retrieval
+
+    def _search(self, vector: Vectors) -> list[ScoredPassage]:
+        source = self._options.passages
+        assert source is not None  # noqa: S101 (the query token is banned without a source)
+        found = source.search(vector[None], self._options.top_k)[0]
+        threshold = self._options.score_threshold
+        return [passage for passage in found if threshold is None or passage.score >= threshold]
+
+    def _splice(self, passages: Sequence[ScoredPassage]) -> Tensor:
+        """Append the passages found, an empty one where there are none, and forward them in one go."""
+        blocks = [self._codec.passage(p.text, p.title) for p in passages] or [self._codec.passage("")]
+        encoded = [self._codec.encode(block, after_control=True) for block in blocks]
+        resume = self._codec.encode(self._codec.fill(self._config.after_passages), after_control=True)
+        ids = [token for block in encoded for token in block] + resume
+        self._ids += ids
+        self._passage_tokens += len(ids)
+        self._check_room(1)
+        start = self._cache.length
+        visible = causal(start, len(ids), self._device)
+        if self._config.passage_attention == "isolated":
+            row = 0
+            for block in encoded:
+                visible[:, row : row + len(block), : start + row] = False
+                row += len(block)
+        return self._run(ids, visible)
+
+    # --- rules -----------------------------------------------------------------------------------------------------
+
+    def _banned(self) -> frozenset[int]:
+        options = self._options
+        may_retrieve = options.passages is not None and options.retrieval != "never" and len(self._retrievals) < self._limit
+        return self._never if may_retrieve else self._never | {self._codec.query_id}
+
+    def _suffix(self) -> list[int]:
+        return self._codec.encode(self._codec.fill(self._config.query_suffix))
+
+    def _check_room(self, new_tokens: int) -> None:
+        if len(self._ids) + new_tokens > self._window:
+            what = "prompt and passages" if self._passage_tokens else "prompt"
+            msg = (
+                f"The {what} take {len(self._ids)} tokens, but the context window holds {self._window} and"
+                f" {new_tokens} more are needed. Shorten the prompt, use smaller passages, or lower top_k."
+            )
+            raise ContextWindowError(msg)
+
+    # --- results ---------------------------------------------------------------------------------------------------
+
+    def _emit(self, text: str) -> Iterator[TextDelta]:
+        """Text for the reader, which does not begin with white space."""
+        if not self._text:
+            text = text.lstrip()
+        if text:
+            self._text += text
+            self._since_retrieval += text
+            yield TextDelta(text)
+
+    def _result(self, reason: FinishReason) -> Generation:
+        usage = Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            passage_tokens=self._passage_tokens,
+            forwarded_tokens=self._forwarded,
+            reused_tokens=self._reused,
+        )
+        answer = final_answer(self._text, self._config.answer_start, self._config.answer_end)
+        return Generation(self._text, answer, tuple(self._retrievals), usage, reason, tuple(self._ids))
+
+
+def final_answer(text: str, start: str, end: str) -> str:
+    """What stands between the last `start` and the `end` after it; the whole text where there is no `start`."""
+    if not start or start not in text:
+        return text.strip()
+    answer = text.rsplit(start, 1)[1]
+    return (answer.split(end, 1)[0] if end else answer).strip()
+
+
+def vectors_of(hidden: Tensor) -> Vectors:
+    """Hidden states [N, D] as unit vectors float32 [N, D]."""
+    return np.ascontiguousarray(torch.nn.functional.normalize(hidden.float(), dim=-1).cpu().numpy())

@@ -1,0 +1,109 @@
+"""Passages, and the sources that find them by vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onegen_integrations.errors import InvalidInputError, PassageStoreError
+
+if TYPE_CHECKING:
+    from onegen_integrations.model import OneGen
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of text that can be retrieved. A title, where a template asks for one, is `metadata["title"]`."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return str(self.metadata.get("title", ""))
+
+
+@dataclass(frozen=True)
+class ScoredPassage(Passage):
+    """A passage that was found, with its cosine similarity to the query vector."""
+
+    score: float = 0.0
+
+
+@runtime_checkable
+class PassageSource(Protocol):
+    """Anything that finds passages by vector."""
+
+    def search(self, vectors: Vectors, k: int) -> Sequence[Sequence[ScoredPassage]]:
+        """The k best passages for each of the query vectors [n, dim], best first."""
+        ...
+
+
+class MemoryPassages:
+    """Passages and their vectors in memory, searched exhaustively.
+
+    Args:
+        model: embeds the passages; its vectors are the only ones that this source can be searched with.
+    """
+
+    def __init__(self, model: OneGen) -> None:
+        self._model = model
+        self._passages: dict[str, Passage] = {}
+        self._vectors: dict[str, Vectors] = {}
+
+    def add(self, passages: Iterable[Passage], *, show_progress: bool = False) -> None:
+        """Embed passages and add them; one with an id that is there already takes its place."""
+        batch = {passage.id: passage for passage in passages}
+        vectors = self._model.embed_documents(
+            [p.text for p in batch.values()], titles=[p.title for p in batch.values()], show_progress=show_progress
+        )
+        self._passages |= batch
+        self._vectors |= dict(zip(batch, vectors, strict=True))
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Remove passages; ids that are not there are ignored."""
+        for passage_id in ids:
+            self._passages.pop(passage_id, None)
+            self._vectors.pop(passage_id, None)
+
+    def count(self) -> int:
+        return len(self._passages)
+
+    def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
+        """The k best passages for each query vector [n, dim], by cosine similarity, best first.
+
+        Raises:
+            PassageStoreError: there are no passages.
+            InvalidInputError: k is below 1 or above the number of passages.
+        """
+        check_top_k(k, self.count(), "this source")
+        passages = list(self._passages.values())
+        scores = np.asarray(vectors, dtype=np.float32) @ np.stack(list(self._vectors.values())).T  # [n, passages]
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return [[scored(passages[i], float(row[i])) for i in best] for row, best in zip(scores, order, strict=True)]
+
+
+def scored(passage: Passage, score: float) -> ScoredPassage:
+    return ScoredPassage(passage.id, passage.text, passage.metadata, score)
+
+
+def check_top_k(k: int, stored: int, where: str) -> None:
+    """Raises:
+    PassageStoreError: nothing is stored. InvalidInputError: k is below 1 or above what is stored.
+    """
+    if k < 1:
+        msg = f"k is {k}; ask for at least one passage."
+        raise InvalidInputError(msg)
+    if stored == 0:
+        msg = f"There are no passages in {where}; add some before you search."
+        raise PassageStoreError(msg)
+    if k > stored:
+        msg = f"k is {k}, but there are only {stored} passages in {where}; ask for at most {stored}."
+        raise InvalidInputError(msg)

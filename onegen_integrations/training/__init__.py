@@ -1,0 +1,1 @@
+"""Training of OneGen models: data, losses, trainer, and the recipe of the bundled checkpoint."""

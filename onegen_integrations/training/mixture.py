@@ -1,0 +1,208 @@
+"""The training data of the bundled checkpoint: every step is drawn anew from worlds, drills, dialogues and real text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from random import Random
+
+from torch.utils.data import Dataset
+
+from onegen_integrations.text import TextCodec
+from onegen_integrations.training import dialogues
+from onegen_integrations.training.examples import Ask, ExampleBuilder, Hop
+from onegen_integrations.training.names import NameSource
+from onegen_integrations.training.real_text import Reading, RealText
+from onegen_integrations.training.sequences import Batch, TrainingSequence, pack
+from onegen_integrations.training.worlds import World, WorldPassage, noisy
+
+# Shares of the tokens of a step, at a third of the training and at its end; in between they go over linearly. Copying
+# has to form first, so the first third goes from drills to worlds; real text comes in only then.
+_START = {"drill": 0.6, "world": 0.4}
+_MIDDLE = {"drill": 0.08, "world": 0.52, "two_hop": 0.16, "stuffed": 0.12, "follow_up": 0.05, "plain": 0.04, "condense": 0.03}
+_END = {
+    "drill": 0.03, "world": 0.27, "two_hop": 0.14, "stuffed": 0.12, "follow_up": 0.03, "plain": 0.04, "condense": 0.02,
+    "tool": 0.03, "squad": 0.16, "cloze": 0.16,
+}  # fmt: skip
+_REAL = ("squad", "cloze")
+_LONG_STEPS = 0.2
+
+
+def shares(progress: float, *, real_text: bool) -> dict[str, float]:
+    """Share of each kind of data at `progress` in [0, 1]; without real text the others take its place."""
+    if progress < 0.15:
+        mixed = _between(_START, _MIDDLE, progress / 0.15)
+    elif progress < 0.3:
+        mixed = dict(_MIDDLE)
+    else:
+        mixed = _between(_MIDDLE, _END, min(1.0, (progress - 0.3) / 0.15))
+    if not real_text:
+        mixed = {name: share for name, share in mixed.items() if name not in _REAL}
+    total = sum(mixed.values())
+    return {name: share / total for name, share in mixed.items() if share > 0}
+
+
+def _between(first: dict[str, float], second: dict[str, float], at: float) -> dict[str, float]:
+    return {name: (1 - at) * first.get(name, 0.0) + at * second.get(name, 0.0) for name in first | second}
+
+
+class MiniData(Dataset[Batch]):
+    """Batches by step number, a pure function of seed and step: training resumes exactly where it stopped.
+
+    Args:
+        codec: renders and encodes.
+        steps: number of steps.
+        tokens: tokens of one step, about.
+        context: the model's context window.
+        seed: all choices come from it.
+        real_text: the data sets of a folder, or None for generated data alone.
+        row: capacity of one row of a batch; every fifth step has rows of twice that, for long sequences.
+    """
+
+    def __init__(
+        self,
+        codec: TextCodec,
+        *,
+        steps: int,
+        tokens: int,
+        context: int,
+        seed: int,
+        real_text: RealText | None = None,
+        row: int = 256,
+    ) -> None:
+        self._codec = codec
+        self._steps = steps
+        self._tokens = tokens
+        self._context = context
+        self._seed = seed
+        self._real = real_text
+        self._row = row
+        self._names = NameSource(real_text.names if real_text else None)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < self._steps:
+            raise IndexError(step)
+        draw = _Draw(Random(f"{self._seed}-{step}"), self._codec, self._names, self._real, self._context)
+        row = self._row * (2 if draw.rng.random() < _LONG_STEPS else 1)
+        sequences: list[TrainingSequence] = []
+        for name, share in shares(step / self._steps, real_text=self._real is not None).items():
+            left = share * self._tokens
+            for sequence in draw.source(name):
+                if len(sequence) > row:
+                    continue
+                sequence.source = name
+                left -= len(sequence)
+                # Rounding by chance keeps the shares right where a sequence is longer than what is left.
+                if left < 0 and draw.rng.random() < -left / len(sequence):
+                    break
+                sequences.append(sequence)
+                if left <= 0:
+                    break
+        return pack(sequences, row, self._codec.tokenizer.pad_token_id)
+
+
+class _Draw:
+    """Makes the sequences of one step. All of them are about one world, so that negatives are neighbours."""
+
+    def __init__(
+        self, rng: Random, codec: TextCodec, names: NameSource, real: RealText | None, context: int
+    ) -> None:
+        self.rng = rng
+        self._names = names
+        self._real = real
+        self._build = ExampleBuilder(codec, rng, context)
+        self._world = World(rng, 64, names=names)
+        self._unread = list(self._world.passages)
+        rng.shuffle(self._unread)
+
+    def source(self, name: str) -> Iterator[TrainingSequence]:
+        """An endless stream of sequences of one kind of data."""
+        make: Callable[[str], TrainingSequence | None] = getattr(self, f"_make_{name}")
+        for number in count():
+            sequence = make(f"{name}{number}")
+            if sequence is not None:
+                yield sequence
+
+    def _make_drill(self, key: str) -> TrainingSequence:
+        if self.rng.random() < 0.3:
+            return self._build.repeat_drill(self.rng.randint(8, 48))
+        return self._build.lookup_drill(key, self.rng.randint(2, 7))
+
+    def _make_world(self, _key: str) -> TrainingSequence:
+        """All facts of a passage; now and then with passages beside it that have nothing to do with the question."""
+        passages = [self._next_passage()]
+        if self.rng.random() < 0.12:
+            passages += self.rng.sample(self._world.passages, k=self.rng.randint(1, 3))
+            passages = list({passage.key: passage for passage in passages}.values())
+            self.rng.shuffle(passages)
+        asks = [
+            Ask(question.text, question.answer, index, question.sentence)
+            for index, passage in enumerate(passages)
+            for question in self._world.questions(passage)
+        ]
+        return self._build.one_hop(passages, asks)
+
+    def _make_two_hop(self, _key: str) -> TrainingSequence | None:
+        questions = self._world.two_hop_questions(self.rng.choice(self._world.passages))
+        if not questions:
+            return None
+        question = self.rng.choice(questions)
+        first, last = question.passages
+        hops = [Hop(first, f"First: {question.bridge}."), Hop(last, f"Answer: {question.answer}")]
+        return self._build.multi_hop(question.text, hops)
+
+    def _make_stuffed(self, _key: str) -> TrainingSequence:
+        passages = self.rng.sample(self._world.passages, k=self.rng.randint(1, 5))
+        pairs = [(q.text, q.answer) for passage in passages for q in self._world.questions(passage)]
+        pairs = self.rng.sample(pairs, k=min(len(pairs), 4))
+        return self._build.plain(dialogues.stuffed([passage.text for passage in passages], pairs, self.rng))
+
+    def _make_follow_up(self, _key: str) -> TrainingSequence:
+        passage = self._next_passage()
+        asks = []
+        for relation, sentence in passage.sentence_of.items():
+            follow_up, _ = self._world.follow_up(passage, relation)
+            prompt = [*self._past(passage), dialogues.user(follow_up)]
+            asks.append(Ask(prompt, passage.answer(relation), 0, sentence))
+        return self._build.one_hop([passage], asks)
+
+    def _make_condense(self, _key: str) -> TrainingSequence:
+        passage = self.rng.choice(self._world.passages)
+        follow_up, standalone = self._world.follow_up(passage, self.rng.choice(sorted(passage.sentence_of)))
+        return self._build.plain([dialogues.condense(self._past(passage), follow_up, standalone, self.rng)])
+
+    def _make_plain(self, _key: str) -> TrainingSequence:
+        return self._build.plain([dialogues.no_retrieval(self.rng, self._names)])
+
+    def _make_tool(self, _key: str) -> TrainingSequence:
+        tools, messages, answer = dialogues.tool_call(self.rng, self._names)
+        return self._build.plain([Ask(messages, answer, tools=tools)])
+
+    def _make_squad(self, key: str) -> TrainingSequence | None:
+        return self._reading(self._real and self._real.reading(self.rng, key, self.rng.choice((60, 200, 350))))
+
+    def _make_cloze(self, key: str) -> TrainingSequence | None:
+        return self._reading(self._real and self._real.cloze(self.rng, key, self.rng.choice((60, 200, 350))))
+
+    def _reading(self, reading: Reading | None) -> TrainingSequence | None:
+        if reading is None:
+            return None
+        if self.rng.random() < 0.15:
+            asked = dialogues.stuffed([reading.passage.text], [(reading.question, reading.answer)], self.rng)
+            return self._build.plain(asked)
+        ask = Ask(noisy(reading.question, self.rng), reading.answer, 0, reading.sentence)
+        return self._build.one_hop([reading.passage], [ask])
+
+    def _past(self, passage: WorldPassage) -> list[dialogues.Message]:
+        """A question about the passage's entity and its answer, to stand before a follow-up."""
+        question = self.rng.choice(self._world.questions(passage))
+        return [dialogues.user(question.text), dialogues.assistant(question.answer)]
+
+    def _next_passage(self) -> WorldPassage:
+        """Every passage of the world in turn, so that no question is asked twice in a step if it can be avoided."""
+        if not self._unread:
+            self._unread = list(self._world.passages)
+        return self._unread.pop()

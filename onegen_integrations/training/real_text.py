@@ -1,0 +1,178 @@
+"""Real text for training and measuring, read from a folder of public data sets; nothing of it is in this package.
+
+`folder` holds `squad/train.json`, `entityquestions/train.jsonl.gz`, `text/wiki_passages.jsonl.xz` and so on, each in
+its published form. The model card says where to get them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from onegen_integrations.errors import DataFormatError
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“(0-9])")
+_ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|No|vs|ca|e\.g|i\.e|U\.S))\.$")
+_SPAN = re.compile(r"(?<=\s)(?:[A-Z][\w’'-]+(?:\s(?:of\s|the\s)?[A-Z][\w’'-]+)*|\d[\d,.]*\d|\d)")
+_RELATION_NAMES = {  # which of EntityQuestions' subjects are names of what
+    "P19": "person", "P20": "person", "P26": "person", "P69": "person", "P106": "person", "P40": "person",
+    "P17": "place", "P131": "place", "P36": "country", "P276": "place",
+    "P50": "title", "P170": "title", "P175": "title", "P86": "title", "P57": "title",
+    "P112": "company", "P159": "company", "P127": "company", "P176": "company",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextPassage:
+    """A passage of real text in sentences, with its source."""
+
+    key: str
+    sentences: tuple[str, ...]
+    title: str = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.sentences)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A passage with one question that it answers: `answer` stands in sentence number `sentence`."""
+
+    passage: TextPassage
+    question: str
+    answer: str
+    sentence: int
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences that joined give `text` again (each but the first with the space before it)."""
+    pieces: list[str] = []
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        if not _ABBREVIATION.search(text[start : match.start()]):
+            pieces.append(text[start : match.start()])
+            start = match.start()
+    return [*pieces, text[start:]]
+
+
+class RealText:
+    """The training data sets of a folder, loaded at once.
+
+    Raises:
+        DataFormatError: a data set is not there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        root = Path(folder)
+        self.questions = list(_squad(_existing(root / "squad" / "train.json")))
+        wiki = _existing(root / "text" / "wiki_passages.jsonl.xz")
+        self.passages = [(row["title"], row["text"]) for row in _json_lines(wiki) if len(row["text"]) > 80]
+        entities = root / "entityquestions"
+        self.names = _entity_names(
+            _existing(entities / "train.jsonl.gz"), _existing(entities / "relation_query_templates.json")
+        )
+
+    def reading(self, rng: Random, key: str, length: int) -> Reading:
+        """A labelled question with a window of about `length` characters of its paragraph around the answer."""
+        context, question, answer, start = rng.choice(self.questions)
+        sentences = split_sentences(context)
+        hit, end = 0, len(sentences[0])
+        while end <= start and hit + 1 < len(sentences):
+            hit += 1
+            end += len(sentences[hit])
+        window, first = _window(sentences, hit, length, rng)
+        return Reading(TextPassage(key, tuple(window)), question, answer, hit - first)
+
+    def cloze(self, rng: Random, key: str, length: int) -> Reading | None:
+        """A question cut out of plain text: a name or number is left out of a sentence and asked for.
+
+        The inverse cloze task (Lee et al. 2019) with an answer, as in unsupervised question answering (Lewis et al.
+        2019). None where the text drawn has nothing to cut out.
+        """
+        title, text = rng.choice(self.passages)
+        sentences = split_sentences(text)
+        hit = rng.randrange(len(sentences))
+        window, first = _window(sentences, hit, length, rng)
+        sentence = sentences[hit].strip()
+        spans = list(_SPAN.finditer(" " + sentence))
+        if not spans or not 30 < len(sentence) < 300:
+            return None
+        span = rng.choice(spans)
+        answer = span[0].rstrip(",.")
+        wh = rng.choice(("what", "which", "what number", "how many")) if answer[0].isdigit() else rng.choice(("who", "what", "which", "where"))
+        before = (" " + sentence)[: span.start()].split()
+        after = (" " + sentence)[span.start() + len(answer) :].rstrip(".").split()
+        drop = rng.choice((0.0, 0.15, 0.3))
+        limit = rng.randint(5, 14)
+        before = [w for w in before[-limit:] if rng.random() >= drop]
+        after = [w for w in after[:limit] if rng.random() >= drop]
+        words = [*before, wh, *after] if rng.random() < 0.5 else [wh, *after, *before]
+        if len(words) < 4:
+            return None
+        question = " ".join(words).strip(" ,;:") + "?"
+        about = [f"{title}\n"] if title and title not in "".join(window) else []
+        passage = TextPassage(key, (*about, *window), title)
+        return Reading(passage, question[0].upper() + question[1:], answer, hit - first + len(about))
+
+
+def _window(sentences: Sequence[str], hit: int, length: int, rng: Random) -> tuple[list[str], int]:
+    """Neighbouring sentences around number `hit`, about `length` characters, and the number of the first."""
+    first = last = hit
+    size = len(sentences[hit])
+    while size < length and (first > 0 or last + 1 < len(sentences)):
+        if last + 1 < len(sentences) and (first == 0 or rng.random() < 0.5):
+            last += 1
+            size += len(sentences[last])
+        else:
+            first -= 1
+            size += len(sentences[first])
+    window = list(sentences[first : last + 1])
+    window[0] = window[0].lstrip()
+    return window, first
+
+
+def _squad(path: Path) -> Iterator[tuple[str, str, str, int]]:
+    """(paragraph, question, answer, where the answer starts) of a file in SQuAD's format."""
+    for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
+        for paragraph in article["paragraphs"]:
+            for item in paragraph["qas"]:
+                answer = item["answers"][0]
+                if len(answer["text"]) <= 60:
+                    yield paragraph["context"], item["question"].strip(), answer["text"], answer["answer_start"]
+
+
+def _entity_names(path: Path, templates_path: Path) -> dict[str, list[str]]:
+    """Real names by kind: what stands at the [X] of EntityQuestions' question templates."""
+    templates = json.loads(templates_path.read_text(encoding="utf-8"))
+    found: dict[str, set[str]] = defaultdict(set)
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            kind = _RELATION_NAMES.get(row["relation"])
+            if kind is None:
+                continue
+            before, after = templates[row["relation"]].split("[X]")
+            name = row["question"].removeprefix(before).removesuffix(after)
+            if 2 < len(name) < 40:
+                found[kind].add(name)
+    return {kind: sorted(names) for kind, names in found.items()}
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, str]]:
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        msg = f"{path} is missing; give the folder of the public data sets, or leave the data option out."
+        raise DataFormatError(msg)
+    return path

@@ -1,0 +1,154 @@
+"""The recipe of the bundled checkpoint: tokenizer, model and training from nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from onegen_integrations.config import OneGenConfig
+from onegen_integrations.text import TextCodec
+from onegen_integrations.training import attention
+from onegen_integrations.training.mixture import MiniData
+from onegen_integrations.training.names import NameSource
+from onegen_integrations.training.real_text import RealText
+from onegen_integrations.training.tokenizer import train_tokenizer
+from onegen_integrations.training.trainer import OneGenTrainer
+from onegen_integrations.training.worlds import World
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Size of the model and of its training. tokens: of one step; steps: in all; decay: the last share of them, in
+    which the learning rate falls to zero."""
+
+    steps: int = 7000
+    tokens: int = 7000
+    learning_rate: float = 2e-3
+    warmup_steps: int = 150
+    decay: float = 0.25
+    seed: int = 0
+    vocabulary: int = 4096
+    context: int = 2048
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 4
+    intermediate: int = 768
+
+
+def train_mini(
+    output: str | Path,
+    *,
+    data: str | Path | None = None,
+    recipe: Recipe | None = None,
+    checkpoint_every: int = 250,
+    stop_after: int | None = None,
+) -> Path:
+    """Train the bundled checkpoint, or go on where an earlier run into the same folder stopped.
+
+    Args:
+        output: working folder for checkpoints; the finished model is written to its subfolder `model`.
+        data: folder of the public data sets; without it the model learns from generated text alone.
+        recipe: sizes and length.
+        checkpoint_every: steps between checkpoints.
+        stop_after: stop after this many further steps, as if interrupted (for tests).
+
+    Returns:
+        The folder of the finished model.
+    """
+    recipe = recipe or Recipe()
+    work = Path(output)
+    work.mkdir(parents=True, exist_ok=True)
+    config = OneGenConfig.preset("mini")
+    real_text = RealText(data) if data is not None else None
+    tokenizer = _tokenizer(work / "tokenizer", recipe, config, real_text)
+    codec = TextCodec(tokenizer, config)
+    dataset = MiniData(
+        codec, steps=recipe.steps, tokens=recipe.tokens, context=recipe.context, seed=recipe.seed, real_text=real_text
+    )
+    torch.manual_seed(recipe.seed)
+    model = LlamaForCausalLM(_architecture(recipe, tokenizer))
+    on_gpu = torch.cuda.is_available()
+    model.set_attn_implementation("sdpa" if on_gpu else attention.NAME)
+    decay_steps = int(recipe.decay * recipe.steps)
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=1,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": decay_steps, "decay_type": "1-sqrt", "min_lr_ratio": 0.02},
+        warmup_steps=recipe.warmup_steps,
+        adam_beta2=0.98,
+        weight_decay=0.05,
+        max_grad_norm=1.0,
+        bf16=True,
+        use_cpu=not on_gpu,
+        logging_steps=25,
+        save_steps=checkpoint_every,
+        save_total_limit=2,
+        report_to="none",
+        remove_unused_columns=False,
+        label_names=[],
+        dataloader_num_workers=8 if on_gpu else 0,
+        train_sampling_strategy="sequential",
+        seed=recipe.seed,
+    )
+    trainer = OneGenTrainer(model=model, args=arguments, train_dataset=dataset)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)))
+    return save_model(model, tokenizer, config, work / "model")
+
+
+def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: OneGenConfig, folder: Path) -> Path:
+    """Write weights (as bfloat16), tokenizer and config together."""
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config.save(folder)
+    return folder
+
+
+def _architecture(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        intermediate_size=recipe.intermediate,
+        max_position_embeddings=recipe.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _tokenizer(
+    folder: Path, recipe: Recipe, config: OneGenConfig, real_text: RealText | None
+) -> PreTrainedTokenizerFast:
+    """The tokenizer of an earlier run in `folder`, or a new one."""
+    if not (folder / "tokenizer.json").is_file():
+        texts = _tokenizer_texts(recipe.seed, real_text)
+        train_tokenizer(texts, recipe.vocabulary, config, recipe.context).save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _tokenizer_texts(seed: int, real_text: RealText | None) -> Iterator[str]:
+    """Text of generated worlds, and real text to three times as much where there is some."""
+    rng = random.Random(f"{seed}-tokenizer")
+    names = NameSource(real_text.names if real_text else None)
+    for _ in range(60):
+        world = World(rng, 100, names=names)
+        for passage in world.passages:
+            yield passage.text
+            yield from (question.text for question in world.questions(passage))
+    if real_text is not None:
+        yield from (text for _, text in islice(real_text.passages, 12_000))
+        yield from (question for _, question, _, _ in real_text.questions)

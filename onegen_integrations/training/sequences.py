@@ -1,0 +1,165 @@
+"""Training sequences as trees of segments, and their packing into batches.
+
+A segment is a run of tokens that attends to itself (causally) and to the segments that it names. That one rule gives
+every layout: a plain causal text is one segment; an isolated passage is a segment that names no other; several
+questions about one passage are branches that share it, so that the passage goes through the model once; and the
+document token is a segment of its own that sees its passage and is seen by nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORE = -100
+
+
+@dataclass
+class Segment:
+    """ids: the tokens. start: rotary position of the first. sees: other segments that it attends to.
+
+    targets: for each token the id that should follow it, `IGNORE` where nothing is to be learned. weight: of those
+    targets in the loss. graded: whether it is an answer that the metrics count.
+    """
+
+    ids: list[int]
+    start: int
+    sees: tuple[int, ...] = ()
+    targets: list[int] | None = None
+    weight: float = 1.0
+    graded: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.ids)
+
+
+@dataclass
+class TrainingSequence:
+    """A tree of segments with the places of its retrieval tokens.
+
+    queries: (segment, offset, keys of the passages that are right). documents: (segment, offset, key, group): two
+    documents of one group never count as each other's negatives. source: what kind of data it is, for the metrics.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    queries: list[tuple[int, int, frozenset[str]]] = field(default_factory=list)
+    documents: list[tuple[int, int, str, str]] = field(default_factory=list)
+    source: str = ""
+
+    def add(self, segment: Segment) -> int:
+        """Append a segment and return its index."""
+        self.segments.append(segment)
+        return len(self.segments) - 1
+
+    def __len__(self) -> int:
+        return sum(len(segment.ids) for segment in self.segments)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs of one training step. B rows of T tokens; Q queries and D documents in all rows.
+
+    input_ids, positions, targets: [B, T]; weights: float [B, T]; visible: bool [B, T, T].
+    query_at, document_at: (row, column) of the retrieval tokens, [Q, 2] and [D, 2].
+    positive: bool [Q, D]; candidate: bool [Q, D], which documents take part in a query's loss.
+    segment: [B, T], number of the graded segment that a target belongs to, -1 where there is none.
+    segment_sources, query_sources: the kind of data of each graded segment and of each query.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    weights: Tensor
+    visible: Tensor
+    query_at: Tensor
+    document_at: Tensor
+    positive: Tensor
+    candidate: Tensor
+    segment: Tensor
+    segment_sources: tuple[str, ...]
+    query_sources: tuple[str, ...]
+
+
+def pack(sequences: Sequence[TrainingSequence], capacity: int, pad_id: int) -> Batch:
+    """Put sequences side by side into rows of at most `capacity` tokens (or of the longest sequence).
+
+    First-fit decreasing; sequences of one row do not see each other.
+    """
+    capacity = max([capacity, *map(len, sequences)])
+    rows: list[list[TrainingSequence]] = []
+    free: list[int] = []
+    for sequence in sorted(sequences, key=len, reverse=True):
+        row = next((i for i, space in enumerate(free) if space >= len(sequence)), None)
+        if row is None:
+            rows.append([])
+            free.append(capacity)
+            row = len(rows) - 1
+        rows[row].append(sequence)
+        free[row] -= len(sequence)
+    return _collate(rows, capacity - min(free), pad_id)
+
+
+def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Batch:
+    shape = (len(rows), length)
+    input_ids = np.full(shape, pad_id)
+    positions = np.zeros(shape, dtype=np.int64)
+    targets = np.full(shape, IGNORE)
+    weights = np.zeros(shape, dtype=np.float32)
+    visible = np.zeros((*shape, length), dtype=bool)
+    written = np.full(shape, -1)
+    segment_sources: list[str] = []
+    query_sources: list[str] = []
+    query_at, document_at = [], []
+    wanted: list[frozenset[str]] = []
+    keys: list[str] = []
+    groups: list[str] = []
+    for row, sequences in enumerate(rows):
+        column = 0
+        for sequence in sequences:
+            first = column
+            starts = []
+            owner = np.repeat(np.arange(len(sequence.segments)), [len(s.ids) for s in sequence.segments])
+            sees = np.eye(len(sequence.segments), dtype=bool)
+            for index, segment in enumerate(sequence.segments):
+                end = column + len(segment.ids)
+                starts.append(column)
+                input_ids[row, column:end] = segment.ids
+                positions[row, column:end] = np.arange(segment.start, segment.end)
+                if segment.targets is not None:
+                    targets[row, column:end] = segment.targets
+                    weights[row, column:end] = segment.weight
+                if segment.graded:
+                    written[row, column:end] = len(segment_sources)
+                    segment_sources.append(sequence.source)
+                sees[index, list(segment.sees)] = True
+                column = end
+            span = slice(first, column)
+            at = positions[row, span]
+            visible[row, span, span] = sees[owner[:, None], owner[None, :]] & (at[None, :] <= at[:, None])
+            query_at += [(row, starts[s] + offset) for s, offset, _ in sequence.queries]
+            wanted += [positives for _, _, positives in sequence.queries]
+            query_sources += [sequence.source] * len(sequence.queries)
+            document_at += [(row, starts[s] + offset) for s, offset, _, _ in sequence.documents]
+            keys += [key for _, _, key, _ in sequence.documents]
+            groups += [group for _, _, _, group in sequence.documents]
+        np.fill_diagonal(visible[row, column:, column:], val=True)  # padding sees itself: no row without a key
+    positive = np.array([[key in positives for key in keys] for positives in wanted], dtype=bool)
+    positive = positive.reshape(len(wanted), len(keys))
+    # A document of the same group as a right one is neither right nor wrong.
+    same_group = np.array([[a == b for b in groups] for a in groups], dtype=bool).reshape(len(groups), len(groups))
+    candidate = positive | ~(positive @ same_group)
+    return Batch(
+        *(torch.from_numpy(x) for x in (input_ids, positions, targets, weights, visible)),
+        torch.tensor(query_at, dtype=torch.long).reshape(-1, 2),
+        torch.tensor(document_at, dtype=torch.long).reshape(-1, 2),
+        torch.from_numpy(positive),
+        torch.from_numpy(candidate),
+        torch.from_numpy(np.where(targets == IGNORE, -1, written)),
+        tuple(segment_sources),
+        tuple(query_sources),
+    )

@@ -1,0 +1,89 @@
+"""Joint training of generation and retrieval with `transformers.Trainer`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer
+
+from onegen_integrations.engine.forward import Forward
+from onegen_integrations.training.losses import bpr, cosine, info_nce, next_token
+from onegen_integrations.training.sequences import IGNORE, Batch
+
+
+@dataclass(frozen=True)
+class JointLoss:
+    """`generation_weight * next-token + retrieval_weight * contrastive` (OneGen, section 3.2).
+
+    contrastive: "info_nce" with `temperature`, or "bpr".
+    """
+
+    generation_weight: float = 1.0
+    retrieval_weight: float = 1.0
+    contrastive: Literal["info_nce", "bpr"] = "info_nce"
+    temperature: float = 0.05
+
+    def retrieval(self, similarity: Tensor, positive: Tensor, candidate: Tensor) -> Tensor:
+        if self.contrastive == "bpr":
+            return bpr(similarity, positive, candidate)
+        return info_nce(similarity, positive, candidate, self.temperature)
+
+
+class OneGenTrainer(Trainer):
+    """A `Trainer` over `Batch`es. Its dataset yields whole batches; each is one step.
+
+    Beside the loss it logs both parts of it and, for each kind of data, `recall/*` (right passage first among the
+    documents of the batch) and `exact/*` (every token of an answer predicted right).
+    """
+
+    def __init__(self, *, loss: JointLoss | None = None, **arguments: Any) -> None:
+        super().__init__(data_collator=_single, **arguments)
+        self._loss = loss or JointLoss()
+        self._metrics: dict[str, list[float]] = defaultdict(list)
+
+    def compute_loss(
+        self, model: PreTrainedModel, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+    ) -> Tensor | tuple[Tensor, None]:
+        batch = Batch(**inputs)
+        kept = batch.targets != IGNORE
+        output = Forward(model)(batch.input_ids, batch.positions, batch.visible, logits_to_keep=kept)
+        generation = next_token(output.logits, batch.targets[kept], batch.weights[kept])
+        queries = output.hidden[batch.query_at[:, 0], batch.query_at[:, 1]]
+        documents = output.hidden[batch.document_at[:, 0], batch.document_at[:, 1]]
+        similarity = cosine(queries, documents)
+        retrieval = self._loss.retrieval(similarity, batch.positive, batch.candidate)
+        self._record(batch, kept, output.logits, similarity, generation.item(), retrieval.item())
+        loss = self._loss.generation_weight * generation + self._loss.retrieval_weight * retrieval
+        return (loss, None) if return_outputs else loss
+
+    @torch.no_grad()
+    def _record(
+        self, batch: Batch, kept: Tensor, logits: Tensor, similarity: Tensor, generation: float, retrieval: float
+    ) -> None:
+        record = self._metrics
+        record["loss/generation"].append(generation)
+        record["loss/retrieval"].append(retrieval)
+        wrong = logits.argmax(-1) != batch.targets[kept]
+        failed = set(batch.segment[kept][wrong].tolist())
+        for segment, source in enumerate(batch.segment_sources):
+            record[f"exact/{source}"].append(float(segment not in failed))
+        best = similarity.masked_fill(~batch.candidate, -2.0).argmax(dim=1)
+        hits = batch.positive.gather(1, best[:, None])[:, 0].tolist()
+        for hit, source in zip(hits, batch.query_sources, strict=True):
+            record[f"recall/{source}"].append(float(hit))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means since the last log."""
+        means = {name: round(sum(values) / len(values), 4) for name, values in sorted(self._metrics.items())}
+        self._metrics.clear()
+        super().log(logs | means, start_time)
+
+
+def _single(batches: list[Batch]) -> dict[str, Any]:
+    """The collator of a dataset whose items are batches already."""
+    (batch,) = batches
+    return {field.name: getattr(batch, field.name) for field in fields(batch)}
