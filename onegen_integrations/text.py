@@ -95,7 +95,7 @@ class TextCodec:
         """Fill a template by plain replacement: its control tokens become `Control`, the values stay text."""
         parts: list[Part] = []
         for index, piece in enumerate(PLACEHOLDER.split(template)):
-            parts += self._trusted(piece) if index % 2 == 0 else [values[piece]]
+            parts += self.trusted(piece) if index % 2 == 0 else [values[piece]]
         return parts
 
     def prompt(self, prompt: str | Messages, *, tools: Sequence[Mapping[str, Any]] | None = None) -> list[Part]:
@@ -166,7 +166,7 @@ class TextCodec:
         except Exception as error:  # jinja2 is transformers' dependency; a template raises what it likes
             msg = f"The chat template of this checkpoint refuses these messages: {error}"
             raise InvalidInputError(msg) from error
-        return [p.replace(self._guard, "") if isinstance(p, str) else p for p in self._trusted(rendered)]
+        return [p.replace(self._guard, "") if isinstance(p, str) else p for p in self.trusted(rendered)]
 
     def _guarded(self, value: Any) -> Any:
         """Break every control token in the strings of `value` by a guard that `_chat` takes out again."""
@@ -179,8 +179,8 @@ class TextCodec:
             return [self._guarded(item) for item in value]
         return value
 
-    def _trusted(self, text: str) -> list[Part]:
-        """Split a text that templates wrote at its control tokens."""
+    def trusted(self, text: str) -> list[Part]:
+        """The parts of a text that a template or the author of training data wrote: its control tokens count as such."""
         parts: list[Part] = []
         end = 0
         for match in self._pattern.finditer(text):

@@ -99,6 +99,22 @@ class ExampleBuilder:
                 sequence.queries.append((written, len(text) - 1, _right(hops[number + 1].passage, None)))
         return sequence
 
+    def nothing_found(self, prompt: str | Messages, answer: str) -> TrainingSequence:
+        """A question for which the search found nothing: an empty passage stands in its place."""
+        asked = self._prompt_ids([*self._codec.prompt(prompt), self._query])
+        block = self._codec.encode(self._codec.passage(""), after_control=True)
+        said = self._answer_ids(answer, last=True)
+        at = self._offset(len(asked) + len(block) + len(said))
+        targets = [IGNORE] * (len(asked) - 2) + [self._codec.query_id, IGNORE]
+        end = at + len(asked) + len(block)
+        return TrainingSequence(
+            [
+                Segment(asked, at, (), targets),
+                Segment(block, at + len(asked)),
+                Segment(said, end, (0, 1), _written(said), graded=True),
+            ]
+        )
+
     def plain(self, asks: Sequence[Ask]) -> TrainingSequence:
         """Prompts that are answered without retrieval; the beginning that they have in common is shared."""
         prompts = [self._prompt_ids(self._codec.prompt(ask.prompt, tools=ask.tools)) for ask in asks]

@@ -9,33 +9,44 @@ from random import Random
 from torch.utils.data import Dataset
 
 from onegen_integrations.text import TextCodec
-from onegen_integrations.training import dialogues
+from onegen_integrations.training import dialogues, prompts
 from onegen_integrations.training.examples import Ask, ExampleBuilder, Hop
 from onegen_integrations.training.names import NameSource
 from onegen_integrations.training.real_text import Reading, RealText
 from onegen_integrations.training.sequences import Batch, TrainingSequence, pack
 from onegen_integrations.training.worlds import World, WorldPassage, noisy
 
-# Shares of the tokens of a step, at a third of the training and at its end; in between they go over linearly. Copying
-# has to form first, so the first third goes from drills to worlds; real text comes in only then.
-_START = {"drill": 0.6, "world": 0.4}
-_MIDDLE = {"drill": 0.08, "world": 0.52, "two_hop": 0.16, "stuffed": 0.12, "follow_up": 0.05, "plain": 0.04, "condense": 0.03}
-_END = {
-    "drill": 0.03, "world": 0.27, "two_hop": 0.14, "stuffed": 0.12, "follow_up": 0.03, "plain": 0.04, "condense": 0.02,
-    "tool": 0.03, "squad": 0.16, "cloze": 0.16,
-}  # fmt: skip
+# Shares of the tokens of a step: at the start, after a tenth of the training, and from two fifths on; in between they go
+# over linearly. Copying and worlds come first, real text fades in.
+_SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
+    (0.0, {"drill": 0.25, "world": 0.5, "two_hop": 0.1, "stuffed": 0.1, "plain": 0.05}),
+    (
+        0.1,
+        {
+            "drill": 0.06, "world": 0.42, "two_hop": 0.14, "stuffed": 0.12, "follow_up": 0.04, "plain": 0.04,
+            "condense": 0.02, "nothing": 0.01, "squad": 0.05, "cloze": 0.1,
+        },
+    ),
+    (
+        0.4,
+        {
+            "drill": 0.03, "world": 0.27, "two_hop": 0.14, "stuffed": 0.12, "follow_up": 0.03, "plain": 0.04,
+            "condense": 0.02, "nothing": 0.01, "tool": 0.03, "squad": 0.16, "cloze": 0.15,
+        },
+    ),
+)  # fmt: skip
 _REAL = ("squad", "cloze")
 _LONG_STEPS = 0.2
 
 
 def shares(progress: float, *, real_text: bool) -> dict[str, float]:
     """Share of each kind of data at `progress` in [0, 1]; without real text the others take its place."""
-    if progress < 0.15:
-        mixed = _between(_START, _MIDDLE, progress / 0.15)
-    elif progress < 0.3:
-        mixed = dict(_MIDDLE)
+    later = next((i for i, (at, _) in enumerate(_SCHEDULE) if progress < at), None)
+    if later is None:
+        mixed = dict(_SCHEDULE[-1][1])
     else:
-        mixed = _between(_MIDDLE, _END, min(1.0, (progress - 0.3) / 0.15))
+        (start, first), (end, second) = _SCHEDULE[later - 1 : later + 1]
+        mixed = _between(first, second, (progress - start) / (end - start))
     if not real_text:
         mixed = {name: share for name, share in mixed.items() if name not in _REAL}
     total = sum(mixed.values())
@@ -176,6 +187,11 @@ class _Draw:
 
     def _make_plain(self, _key: str) -> TrainingSequence:
         return self._build.plain([dialogues.no_retrieval(self.rng, self._names)])
+
+    def _make_nothing(self, _key: str) -> TrainingSequence:
+        """A search that found nothing: an empty passage."""
+        question = self.rng.choice(self._world.questions(self.rng.choice(self._world.passages)))
+        return self._build.nothing_found(question.text, prompts.UNKNOWN)
 
     def _make_tool(self, _key: str) -> TrainingSequence:
         tools, messages, answer = dialogues.tool_call(self.rng, self._names)

@@ -114,3 +114,6 @@ SUMS = ("What is {a} plus {b}?", "{a} + {b} =", "How much is {a} and {b}?", "Add
 
 INTRODUCTIONS = ("My name is {x}.", "I am {x}.", "Hello, I am {x}.", "You can call me {x}.", "Hi, my name is {x}.")
 NAME_QUESTIONS = ("What is my name?", "What am I called?", "Who am I?", "Do you remember my name?", "Say my name.")
+
+# The answer where nothing was found.
+UNKNOWN = "I don't know."

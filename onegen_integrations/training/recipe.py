@@ -10,17 +10,17 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from onegen_integrations.config import OneGenConfig
 from onegen_integrations.text import TextCodec
 from onegen_integrations.training import attention
+from onegen_integrations.training.induction import write_induction_heads
 from onegen_integrations.training.mixture import MiniData
 from onegen_integrations.training.names import NameSource
 from onegen_integrations.training.real_text import RealText
 from onegen_integrations.training.tokenizer import train_tokenizer
-from onegen_integrations.training.trainer import OneGenTrainer
+from onegen_integrations.training.trainer import OneGenTrainer, last_checkpoint, save, training_arguments
 from onegen_integrations.training.worlds import World
 
 
@@ -31,8 +31,8 @@ class Recipe:
 
     steps: int = 7000
     tokens: int = 7000
-    learning_rate: float = 2e-3
-    warmup_steps: int = 150
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 100
     decay: float = 0.25
     seed: int = 0
     vocabulary: int = 4096
@@ -49,7 +49,6 @@ def train_mini(
     data: str | Path | None = None,
     recipe: Recipe | None = None,
     checkpoint_every: int = 250,
-    stop_after: int | None = None,
 ) -> Path:
     """Train the bundled checkpoint, or go on where an earlier run into the same folder stopped.
 
@@ -58,7 +57,6 @@ def train_mini(
         data: folder of the public data sets; without it the model learns from generated text alone.
         recipe: sizes and length.
         checkpoint_every: steps between checkpoints.
-        stop_after: stop after this many further steps, as if interrupted (for tests).
 
     Returns:
         The folder of the finished model.
@@ -75,43 +73,31 @@ def train_mini(
     )
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(_architecture(recipe, tokenizer))
-    on_gpu = torch.cuda.is_available()
-    model.set_attn_implementation("sdpa" if on_gpu else attention.NAME)
-    decay_steps = int(recipe.decay * recipe.steps)
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=1,
+    write_induction_heads(model, torch.Generator().manual_seed(recipe.seed))
+    if not torch.cuda.is_available():
+        model.set_attn_implementation(attention.NAME)
+    arguments = training_arguments(
+        work,
+        recipe.steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": decay_steps, "decay_type": "1-sqrt", "min_lr_ratio": 0.02},
+        lr_scheduler_kwargs={
+            "num_decay_steps": int(recipe.decay * recipe.steps),
+            "decay_type": "1-sqrt",
+            "min_lr_ratio": 0.02,
+        },
         warmup_steps=recipe.warmup_steps,
         adam_beta2=0.98,
         weight_decay=0.05,
         max_grad_norm=1.0,
-        bf16=True,
-        use_cpu=not on_gpu,
         logging_steps=25,
         save_steps=checkpoint_every,
-        save_total_limit=2,
-        report_to="none",
-        remove_unused_columns=False,
-        label_names=[],
-        dataloader_num_workers=8 if on_gpu else 0,
-        train_sampling_strategy="sequential",
         seed=recipe.seed,
     )
     trainer = OneGenTrainer(model=model, args=arguments, train_dataset=dataset)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)))
-    return save_model(model, tokenizer, config, work / "model")
-
-
-def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: OneGenConfig, folder: Path) -> Path:
-    """Write weights (as bfloat16), tokenizer and config together."""
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    config.save(folder)
-    return folder
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    # Half the size on disk; the figures of the model card are measured with the weights as they are saved.
+    return save(model.to(torch.bfloat16), tokenizer, config, work / "model")
 
 
 def _architecture(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
+from onegen_integrations.config import OneGenConfig
 from onegen_integrations.engine.forward import Forward
 from onegen_integrations.training.losses import bpr, cosine, info_nce, next_token
 from onegen_integrations.training.sequences import IGNORE, Batch
@@ -81,6 +84,39 @@ class OneGenTrainer(Trainer):
         means = {name: round(sum(values) / len(values), 4) for name, values in sorted(self._metrics.items())}
         self._metrics.clear()
         super().log(logs | means, start_time)
+
+
+def training_arguments(output: str | Path, steps: int, **settings: Any) -> TrainingArguments:
+    """Settings that every training of this package shares: bf16 arithmetic, batches in order, resumable."""
+    on_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        bf16=True,
+        use_cpu=not on_gpu,
+        save_total_limit=2,
+        report_to="none",
+        remove_unused_columns=False,
+        label_names=[],
+        dataloader_num_workers=8 if on_gpu else 0,
+        train_sampling_strategy="sequential",
+        **settings,
+    )
+
+
+def last_checkpoint(output: str | Path) -> str | None:
+    """The newest checkpoint in a working folder, or None."""
+    return get_last_checkpoint(str(output)) if Path(output).is_dir() else None
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: OneGenConfig, folder: Path) -> Path:
+    """Write weights, tokenizer and config together."""
+    model.config.use_cache = True  # the trainer has switched it off
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config.save(folder)
+    return folder
 
 
 def _single(batches: list[Batch]) -> dict[str, Any]:

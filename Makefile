@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint format evaluate train clean
+
+demo: $(INSTALLED)  ## Index the demo knowledge base into Chroma and answer questions from it.
+	$(BIN)/onegen demo
+
+test: $(INSTALLED)  ## Run the whole test suite.
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## Check style and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+evaluate: $(INSTALLED)  ## Measure the bundled checkpoint.
+	$(BIN)/onegen evaluate --recipe mini
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo

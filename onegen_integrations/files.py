@@ -1,0 +1,288 @@
+"""Users' files as passages: finding, reading and splitting plain text, Markdown and JSON Lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onegen_integrations.errors import DataFormatError, InvalidInputError
+from onegen_integrations.passages import Passage
+from onegen_integrations.text import check_text
+
+SUFFIXES = (".jsonl", ".md", ".txt")
+RESERVED_METADATA = frozenset({"source", "chunk"})
+
+# Where a document is cut, the best place first: before a Markdown heading, between paragraphs, lines, sentences, words.
+SEPARATORS = [r"\n(?=#{1,6} )", r"\n\n", r"\n", r"(?<=[.!?]) |(?<=[。！？])", " ", ""]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file to read; name: its path relative to the path that was given, with forward slashes."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What `find_files` found; skipped: files of folders whose suffix is not one of `SUFFIXES`."""
+
+    files: tuple[SourceFile, ...]
+    skipped: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text file, or one line of a JSON Lines file, before it is split. source: name of its file."""
+
+    id: str
+    source: str
+    text: str
+    title: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def find_files(paths: Iterable[str | Path]) -> FoundFiles:
+    """Files among `paths`, and those in folders and their subfolders, in order of name; hidden ones are left out.
+
+    Raises:
+        InvalidInputError: a path does not exist, a file named directly has an unknown suffix, nothing was found, or two
+            files have the same name relative to the paths given.
+        OSError: a folder cannot be read.
+    """
+    given = [Path(path) for path in paths]
+    files: dict[Path, SourceFile] = {}
+    skipped: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            for found in _files_below(path):
+                if found.suffix.lower() in SUFFIXES:
+                    files.setdefault(found.resolve(), SourceFile(found, found.relative_to(path).as_posix()))
+                else:
+                    skipped.append(found)
+        elif not path.is_file():
+            msg = f"{path} is neither a file nor a folder; give the path of a document or of a folder of documents."
+            raise InvalidInputError(msg)
+        elif path.suffix.lower() not in SUFFIXES:
+            msg = f"{path} has the suffix {path.suffix!r}; files that can be read end in {', '.join(SUFFIXES)}."
+            raise InvalidInputError(msg)
+        else:
+            files.setdefault(path.resolve(), SourceFile(path, path.name))
+    if not files:
+        others = f" ({kinds_of(skipped)} there cannot be read)" if skipped else ""
+        msg = f"No {', '.join(SUFFIXES)} files in {', '.join(map(str, given))}{others}."
+        raise InvalidInputError(msg)
+    _check_names(files.values())
+    return FoundFiles(tuple(files.values()), tuple(skipped))
+
+
+def kinds_of(paths: Iterable[Path]) -> str:
+    """How many files, of which kinds: "3 files (.pdf, .png)"."""
+    listed = list(paths)
+    kinds = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in listed}))
+    return f"{len(listed)} {'file' if len(listed) == 1 else 'files'} ({kinds})"
+
+
+def read_documents(file: SourceFile) -> Iterator[Document]:
+    """The documents in a file: each line of a JSON Lines file, or the whole of any other; blank ones are left out.
+
+    A line is an object with `text`, and if wanted `id`, `title` and `metadata`; its other fields count as metadata.
+
+    Raises:
+        DataFormatError: the content is not UTF-8, or a line is not as above; the message names the place.
+        OSError: the file cannot be read.
+    """
+    check_name(file)
+    content = _decoded(file.path)
+    if file.path.suffix.lower() == ".jsonl":
+        for number, line in enumerate(content.split("\n"), start=1):
+            if line.strip():
+                yield _document_of_line(line, file, number)
+        return
+    _check_characters(content, str(file.path))
+    if content.strip():
+        title = markdown_title(content) if file.path.suffix.lower() == ".md" else ""
+        yield Document(file.name, file.name, content, title)
+
+
+def markdown_title(text: str) -> str:
+    """The first `#` heading of a Markdown text outside of fenced code; empty where there is none."""
+    fence = ""
+    for line in text.split("\n"):
+        mark = re.match(r" {0,3}(```+|~~~+)", line)
+        if fence:
+            if mark and mark[1].startswith(fence) and not line.strip().strip(fence[0]):
+                fence = ""
+        elif mark:
+            fence = mark[1]
+        elif heading := re.match(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$", line):
+            return heading[1]
+    return ""
+
+
+def split_document(
+    document: Document, count_tokens: Callable[[str], int], chunk_tokens: int, *, title_in_text: bool = True
+) -> list[Passage]:
+    """Cut a document into passages of at most `chunk_tokens`, at the best places there are.
+
+    A passage's id is the document's with the number of the chunk, from 1; its metadata are the document's with
+    `source`, `title` and `chunk`.
+
+    Args:
+        document: what to cut.
+        count_tokens: how many tokens the model sees in a text.
+        chunk_tokens: limit of a passage, title included.
+        title_in_text: put the title in front of chunks that do not hold it, if it takes no more than half of them.
+
+    Raises:
+        ImportError: langchain-text-splitters is not installed.
+    """
+    try:
+        from langchain_text_splitters import RecursiveCharacterTextSplitter
+    except ImportError as error:
+        msg = "Splitting files needs langchain-text-splitters; install onegen-integrations[chroma]."
+        raise ImportError(msg) from error
+    heading = f"{document.title}\n" if title_in_text and document.title else ""
+    reserved = count_tokens(heading) if heading else 0
+    if reserved > chunk_tokens // 2:
+        heading, reserved = "", 0
+    splitter = RecursiveCharacterTextSplitter(
+        SEPARATORS,
+        keep_separator="end",
+        is_separator_regex=True,
+        chunk_size=chunk_tokens - reserved,
+        chunk_overlap=0,
+        length_function=count_tokens,
+    )
+    passages = []
+    for number, chunk in enumerate(splitter.split_text(document.text), start=1):
+        text = chunk if document.title.casefold() in chunk.casefold() else heading + chunk
+        own = {"source": document.source, "chunk": number} | ({"title": document.title} if document.title else {})
+        passages.append(Passage(f"{document.id}#{number}", text, {**document.metadata, **own}))
+    return passages
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files of a folder and its subfolders in order of name, without hidden ones."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _check_names(files: Iterable[SourceFile]) -> None:
+    """Raises:
+    InvalidInputError: two files share a name, so that the passages of one would take the place of the other's.
+    """
+    known: dict[str, Path] = {}
+    for file in files:
+        if file.name in known:
+            msg = (
+                f"{known[file.name]} and {file.path} would both be stored as {file.name!r}; give a folder that holds"
+                " both, or index them into different collections."
+            )
+            raise InvalidInputError(msg)
+        known[file.name] = file.path
+
+
+def check_name(file: SourceFile) -> None:
+    """Raises:
+    DataFormatError: the name of a file holds bytes that are not UTF-8.
+    """
+    _check_characters(file.name, f"The file name {file.name!r}")
+
+
+def _decoded(path: Path) -> str:
+    """The content of a file without byte order mark, its lines ending in a plain newline."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        wrong = content[error.start]
+        msg = f"{path} is not UTF-8 text: byte 0x{wrong:02x} at position {error.start}; save it as UTF-8."
+        raise DataFormatError(msg) from error
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _document_of_line(line: str, file: SourceFile, number: int) -> Document:
+    where = f"{file.path}, line {number}"
+    row = _json_object(line, where)
+    text, title, given_id, metadata = (row.pop(name, None) for name in ("text", "title", "id", "metadata"))
+    if not isinstance(text, str) or not text.strip():
+        found = "there is none" if text is None else f"it is {text!r:.40}"
+        msg = f"{where}: 'text' must be a string that is not blank, but {found}."
+        raise DataFormatError(msg)
+    if not isinstance(title, str | None):
+        msg = f"{where}: 'title' must be a string, not {title!r:.40}."
+        raise DataFormatError(msg)
+    if not isinstance(given_id, str | int | None) or given_id == "" or isinstance(given_id, bool):
+        msg = f"{where}: 'id' must be a string or a whole number, not {given_id!r:.40}."
+        raise DataFormatError(msg)
+    if not isinstance(metadata, dict | None):
+        msg = f"{where}: 'metadata' must be an object, not {metadata!r:.40}."
+        raise DataFormatError(msg)
+    document_id = f"{file.name}:{number}" if given_id is None else str(given_id)
+    for name, value in (("text", text), ("title", title or ""), ("id", document_id)):
+        _check_characters(value, f"{where}: {name!r}")
+    fields = {name: value for name, value in {**row, **(metadata or {})}.items() if value is not None}
+    for name, value in fields.items():
+        _check_field(name, value, where)
+    own_title = fields.pop("title", "")
+    return Document(document_id, file.name, text, (title or str(own_title)).strip(), fields)
+
+
+def _json_object(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        msg = f"{where} is not valid JSON: {error}."
+        raise DataFormatError(msg) from error
+    if not isinstance(row, dict):
+        msg = f"{where} must be a JSON object with the field 'text', not {line.strip()!r:.40}."
+        raise DataFormatError(msg)
+    return row
+
+
+def _refuse_constant(name: str) -> float:
+    msg = f"{name} is not a JSON value"
+    raise ValueError(msg)
+
+
+def _check_field(name: str, value: Any, where: str) -> None:
+    """Raises:
+    DataFormatError: a field of metadata has a reserved name, or a value that a vector store cannot keep.
+    """
+    if name in RESERVED_METADATA:
+        msg = f"{where}: the field {name!r} is written by the index itself; give it another name."
+        raise DataFormatError(msg)
+    values = value if isinstance(value, list) and value else [value]
+    kind = type(values[0])
+    if kind not in (str, bool, int, float) or any(type(item) is not kind for item in values):
+        msg = f"{where}: {name!r} must be a string, a number, true or false, or a list of one such kind, not {value!r:.40}."
+        raise DataFormatError(msg)
+    if kind in (int, float) and any(not math.isfinite(item) or abs(item) >= 2**63 for item in values):
+        msg = f"{where}: the number {value!r:.40} in {name!r} is too large to be stored; write it as a string."
+        raise DataFormatError(msg)
+    for item in (name, *values):
+        if isinstance(item, str):
+            _check_characters(item, f"{where}: {name!r}")
+
+
+def _check_characters(text: str, what: str) -> None:
+    """Raises:
+    DataFormatError: `text` holds characters that have no UTF-8 form, or NUL.
+    """
+    try:
+        check_text(text, what, allow_empty=True)
+    except InvalidInputError as error:
+        raise DataFormatError(str(error)) from error

@@ -1,0 +1,325 @@
+"""Training: the layout of sequences, the losses, the data formats, resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from onegen_integrations import DataFormatError, OneGen, OneGenConfig
+from onegen_integrations.engine.forward import Forward
+from onegen_integrations.text import TextCodec
+from onegen_integrations.training.examples import Ask, ExampleBuilder, Hop
+from onegen_integrations.training.finetune import finetune
+from onegen_integrations.training.initialise import add_retrieval_tokens
+from onegen_integrations.training.losses import bpr, cosine, info_nce
+from onegen_integrations.training.mixture import MiniData, shares
+from onegen_integrations.training.published import PublishedData
+from onegen_integrations.training.real_text import TextPassage, split_sentences
+from onegen_integrations.training.recipe import Recipe, train_mini
+from onegen_integrations.training.sequences import IGNORE, pack
+from onegen_integrations.training.worlds import World
+
+@pytest.fixture
+def model(tiny) -> OneGen:
+    return tiny()
+
+
+NORVIA = TextPassage("norvia", ("The capital of Norvia is Tolmar.", " It lies on the Esk."))
+TOLMAR = TextPassage("tolmar", ("Tolmar is a city.", " Its mayor is Velkorin Tarm."))
+
+
+def hidden_states(model: OneGen, batch):
+    output = Forward(model.model)(batch.input_ids, batch.positions, batch.visible, logits_to_keep=0)
+    return output.hidden.detach(), output.logits.detach()
+
+
+# --- layout ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_training_computes_the_vectors_that_inference_computes(model: OneGen, seed: int) -> None:
+    builder = ExampleBuilder(model.codec, Random(seed), 1024)
+    questions = ["What is the capital of Norvia?", "Which river?"]
+    sequence = builder.one_hop([NORVIA], [Ask(questions[0], "Tolmar", 0, 0), Ask(questions[1], "the Esk", 0, 1)])
+    batch = pack([sequence, builder.repeat_drill(9)], 300, 0)
+    hidden, _ = hidden_states(model, batch)
+    queries = hidden[batch.query_at[:, 0], batch.query_at[:, 1]].numpy()
+    expected = model.embed_queries(questions)
+    np.testing.assert_allclose(queries / np.linalg.norm(queries, axis=1, keepdims=True), expected, atol=1e-5)
+    row, column = batch.document_at[-1]
+    document = hidden[row, column].numpy()
+    np.testing.assert_allclose(document / np.linalg.norm(document), model.embed_documents([NORVIA.text])[0], atol=1e-5)
+
+
+def test_training_on_fragments_matches_embed_fragments(model: OneGen) -> None:
+    expected = model.embed_fragments([NORVIA.sentences])[0]
+    for seed in range(20):
+        sequence = ExampleBuilder(model.codec, Random(seed), 1024).one_hop([NORVIA], [Ask("Which river?", "the Esk", 0, 1)])
+        if len(sequence.documents) == 2:
+            break
+    batch = pack([sequence], 300, 0)
+    hidden, _ = hidden_states(model, batch)
+    found = hidden[batch.document_at[:, 0], batch.document_at[:, 1]].numpy()
+    np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), expected, atol=1e-5)
+    assert [key for _, _, key, _ in sequence.documents] == ["norvia#0", "norvia"]
+
+
+def test_a_multi_hop_sequence_is_what_generation_produces(model: OneGen) -> None:
+    """The tokens of the tree in order are the final sequence of an answer, with the document tokens taken out."""
+    builder = ExampleBuilder(model.codec, Random(0), 1024)
+    sequence = builder.multi_hop("Who is the mayor?", [Hop(NORVIA, "First: Tolmar."), Hop(TOLMAR, "Answer: Velkorin Tarm")])
+    ids = [t for s in sequence.segments for t in s.ids if s.ids != [model.codec.document_id]]
+    text = model.tokenizer.decode(ids)
+    assert text == (
+        "<s><|user|> Who is the mayor?<|assistant|>[RQ]"
+        "<paragraph> The capital of Norvia is Tolmar. It lies on the Esk.</paragraph><|assistant|> First: Tolmar.[RQ]"
+        "<paragraph> Tolmar is a city. Its mayor is Velkorin Tarm.</paragraph><|assistant|> Answer: Velkorin Tarm</s>"
+    )
+    positions = [p for s in sequence.segments if s.ids != [model.codec.document_id] for p in range(s.start, s.end)]
+    assert positions == list(range(positions[0], positions[0] + len(ids)))
+
+
+def test_what_follows_a_query_token_and_what_stands_in_a_passage_is_not_learned(model: OneGen) -> None:
+    builder = ExampleBuilder(model.codec, Random(0), 1024)
+    batch = pack([builder.multi_hop("Who?", [Hop(NORVIA, "First: Tolmar."), Hop(TOLMAR, "Answer: Velkorin")])], 300, 0)
+    after_query = batch.targets[batch.input_ids == model.codec.query_id]
+    assert (after_query == IGNORE).all()
+    learned = batch.targets[batch.targets != IGNORE].tolist()
+    assert model.tokenizer.decode(learned) == "[RQ] First: Tolmar.[RQ] Answer: Velkorin</s>"
+
+
+def test_sequences_of_one_row_do_not_see_each_other(model: OneGen) -> None:
+    builder = ExampleBuilder(model.codec, Random(0), 1024)
+    a, b = builder.plain([Ask("Hello Tolmar", "Hello!")]), builder.plain([Ask("Thanks Norvia", "You are welcome.")])
+    together, _ = hidden_states(model, pack([a, b], 300, 0))
+    alone, _ = hidden_states(model, pack([b], 300, 0))
+    row = together[0, len(b) : len(a) + len(b)] if len(a) < len(b) else together[0, len(a) : len(a) + len(b)]
+    longest = max((a, b), key=len)
+    expected = alone[0, : len(b)] if longest is a else hidden_states(model, pack([a], 300, 0))[0][0, : len(a)]
+    torch.testing.assert_close(row[: len(expected)], expected, atol=1e-5, rtol=1e-5)
+
+
+# --- losses ------------------------------------------------------------------------------------------------------------
+
+
+def test_info_nce_is_the_published_formula() -> None:
+    torch.manual_seed(0)
+    queries, documents = torch.randn(3, 8), torch.randn(5, 8)
+    similarity = cosine(queries, documents)
+    positive = torch.zeros(3, 5, dtype=torch.bool)
+    positive[0, 1] = positive[1, 4] = True  # the last query has no positive and is left out
+    candidate = torch.ones(3, 5, dtype=torch.bool)
+    candidate[0, 2] = False
+    expected = []
+    for row, right, kept in ((0, 1, [0, 1, 3, 4]), (1, 4, [0, 1, 2, 3, 4])):
+        scores = [
+            float(queries[row] @ documents[i] / (queries[row].norm() * documents[i].norm())) / 0.02 for i in range(5)
+        ]
+        top = max(scores)
+        expected.append(-math.log(math.exp(scores[right] - top) / sum(math.exp(scores[i] - top) for i in kept)))
+    assert float(info_nce(similarity, positive, candidate, 0.02)) == pytest.approx(sum(expected) / 2, rel=1e-4)
+
+
+def test_bpr_is_the_published_formula() -> None:
+    similarity = torch.tensor([[0.9, 0.1, -0.3]])
+    positive = torch.tensor([[True, False, False]])
+    candidate = torch.ones(1, 3, dtype=torch.bool)
+    expected = -(math.log(1 / (1 + math.exp(-0.8))) + math.log(1 / (1 + math.exp(-1.2)))) / 2
+    assert float(bpr(similarity, positive, candidate)) == pytest.approx(expected, rel=1e-5)
+
+
+# --- generated data ------------------------------------------------------------------------------------------------------
+
+
+def test_every_answer_of_a_world_stands_in_its_passage() -> None:
+    world = World(Random(1), 150)
+    checked = 0
+    for passage in world.passages:
+        for question in world.questions(passage) + world.two_hop_questions(passage):
+            assert question.answer in question.passages[-1].text
+            if question.hops == 2:
+                assert question.bridge in question.passages[0].text
+                assert question.bridge not in question.text
+            checked += 1
+    assert checked > 150
+
+
+def test_names_of_a_world_are_unique() -> None:
+    names = [entity.name.lower() for entity in World(Random(2), 150).entities]
+    assert len(names) == len(set(names))
+
+
+def test_a_step_is_a_pure_function_of_seed_and_step(model: OneGen) -> None:
+    settings = {"steps": 10, "tokens": 800, "context": 1024}
+    once = MiniData(model.codec, seed=3, **settings)[7]
+    again = MiniData(model.codec, seed=3, **settings)[7]
+    other = MiniData(model.codec, seed=4, **settings)[7]
+    assert torch.equal(once.input_ids, again.input_ids)
+    assert not (once.input_ids.shape == other.input_ids.shape and torch.equal(once.input_ids, other.input_ids))
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.05, 0.2, 0.7, 1.0])
+@pytest.mark.parametrize("real_text", [True, False])
+def test_shares_add_up_to_one(progress: float, real_text: bool) -> None:
+    mixed = shares(progress, real_text=real_text)
+    assert sum(mixed.values()) == pytest.approx(1.0)
+    assert real_text or not {"squad", "cloze"} & set(mixed)
+
+
+def test_sentences_joined_give_the_text() -> None:
+    text = "Dr. Tarm lives in Tolmar. He is 40.5 years old! Is he? “Yes.” No. 5 is next."
+    pieces = split_sentences(text)
+    assert "".join(pieces) == text
+    assert pieces[0] == "Dr. Tarm lives in Tolmar."
+
+
+# --- training ------------------------------------------------------------------------------------------------------------
+
+SMALL = Recipe(steps=4, tokens=600, vocabulary=400, hidden=32, layers=2, heads=2, intermediate=48, warmup_steps=1)
+
+
+@pytest.mark.slow
+def test_training_stopped_and_resumed_equals_training_in_one_go(tmp_path: Path) -> None:
+    whole = train_mini(tmp_path / "whole", recipe=SMALL, checkpoint_every=2)
+    for folder in (tmp_path / "whole" / "checkpoint-4", tmp_path / "whole" / "model"):
+        for file in sorted(folder.rglob("*"), reverse=True):
+            if file.is_file() and folder.name == "checkpoint-4":
+                file.unlink()
+    (tmp_path / "whole" / "checkpoint-4").rmdir()
+    expected = LlamaForCausalLM.from_pretrained(whole).state_dict()
+    resumed = train_mini(tmp_path / "whole", recipe=SMALL, checkpoint_every=2)
+    for name, weight in LlamaForCausalLM.from_pretrained(resumed).state_dict().items():
+        torch.testing.assert_close(weight, expected[name], atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_the_recipe_writes_a_checkpoint_that_loads_anywhere(tmp_path: Path) -> None:
+    folder = train_mini(tmp_path, recipe=dataclasses.replace(SMALL, steps=2))
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_tensors="pt")
+    assert plain.generate(**ids, max_new_tokens=2, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+    assert OneGen.from_pretrained(folder).embed_queries(["Hi"]).shape == (1, 32)
+
+
+# --- published formats and other base models -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> tuple[Path, Path]:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "Who is the mayor of Tolmar?"},
+                {
+                    "role": "assistant",
+                    "content": "Tolmar[RQ]<paragraph>Tolmar is a city.</paragraph> Tarm[RQ] ends.",
+                    "positive": [["a-1", "a-0"], None],
+                    "negative": [["b"], []],
+                },
+            ]
+        }
+    ] * 3
+    documents = [
+        {"uid": "a", "messages": [{"role": "user", "content": "Text: "}, {"role": "assistant", "content": "One.[RD] Two.[RD]"}]},
+        {"uid": "b", "messages": [{"role": "user", "content": "Text: "}, {"role": "assistant", "content": "Three.[RD]"}]},
+    ]
+    train, db = tmp_path / "train.jsonl", tmp_path / "db.jsonl"
+    train.write_text("\n".join(map(json.dumps, rows)))
+    db.write_text("\n".join(map(json.dumps, documents)))
+    return train, db
+
+
+@pytest.mark.parametrize("kind", ["causal", "isolated"])
+def test_published_rows_mask_passages_and_what_follows_retrieval_tokens(
+    model: OneGen, published: tuple[Path, Path], kind: str
+) -> None:
+    codec = TextCodec(model.tokenizer, dataclasses.replace(model.config, passage_attention=kind))
+    if kind == "isolated":  # what follows an isolated passage is predicted from the token after it
+        published[0].write_text(published[0].read_text().replace("</paragraph>", "</paragraph><|assistant|>"))
+    data = PublishedData(codec, *published, rows=1, context=200)
+    batch = data[0]
+    assert len(data) == 3
+    learned = batch.targets[batch.targets != IGNORE].tolist()
+    assert model.tokenizer.decode(learned) == "Tolmar[RQ] Tarm[RQ]ends."  # not the space after [RQ]
+    assert batch.query_at.shape == (2, 2)
+    assert batch.document_at.shape == (3, 2)
+    assert batch.positive.tolist() == [[True, True, False], [False, False, False]]
+    row, start = (batch.input_ids == codec.token_id("<paragraph>")).nonzero()[0].tolist()
+    assert bool(batch.visible[row, start + 1, start - 1]) is (kind == "causal")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("{", "line 1: not JSON"), ('{"messages": []}\n{"x": 1}', "line 2: the fields"), ("", "")],
+)
+def test_bad_published_files_are_named_with_their_line(
+    model: OneGen, published: tuple[Path, Path], tmp_path: Path, text: str, reason: str
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    if not text:
+        with pytest.raises(DataFormatError, match="cannot be read"):
+            PublishedData(model.codec, bad, published[1], context=200)
+        return
+    bad.write_text(text)
+    with pytest.raises(DataFormatError, match=reason):
+        PublishedData(model.codec, bad, published[1], context=200)
+
+
+def test_an_unknown_document_id_is_an_error(model: OneGen, published: tuple[Path, Path]) -> None:
+    train, db = published
+    train.write_text(train.read_text().replace('"b"', '"nobody"'))
+    with pytest.raises(DataFormatError, match="nobody"):
+        PublishedData(model.codec, train, db, context=200)[0]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_tokens_get_rows_by_id_even_where_the_embedding_is_padded(tiny_folder: Path, tied: bool) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    padded = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer) + 50,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            tie_word_embeddings=tied,
+        )
+    )
+    config = OneGenConfig.preset("multi_hop")
+    last = padded.get_input_embeddings().weight[-1].clone()
+    mean = padded.get_input_embeddings().weight[tokenizer.encode("river city", add_special_tokens=False)].mean(0).detach()
+    added = add_retrieval_tokens(padded, tokenizer, config, {config.query_token: "river city"})
+    assert added == [config.query_token, config.document_token]
+    assert padded.get_input_embeddings().weight.shape[0] == len(tokenizer) + 48
+    assert torch.equal(padded.get_input_embeddings().weight[-1], last)
+    row = tokenizer.convert_tokens_to_ids(config.query_token)
+    for table in {padded.get_input_embeddings().weight, padded.get_output_embeddings().weight}:
+        if table is padded.get_input_embeddings().weight:
+            assert torch.nn.functional.cosine_similarity(table[row], mean, dim=0) > 0.9
+    TextCodec(tokenizer, config)  # every token is one id now
+    assert add_retrieval_tokens(padded, tokenizer, config) == []
+
+
+@pytest.mark.slow
+def test_any_base_model_is_finetuned_on_published_data(
+    tiny_folder: Path, published: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train, db = published
+    for path in (train, db):
+        path.write_text(
+            path.read_text().replace("[RQ]", "[Question Representation]").replace("[RD]", "[Document Fragment Representation]")
+        )
+    config = OneGenConfig.preset("multi_hop")
+    folder = finetune(tiny_folder, tmp_path / "out", train=train, db=db, config=config, epochs=1, rows=2)
+    tuned = OneGen.from_pretrained(folder)
+    assert tuned.config == config
+    assert tuned.embed_documents(["Tolmar is a city."], titles=["Tolmar"]).shape == (1, 48)
