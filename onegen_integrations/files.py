@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,10 +39,14 @@ class FoundFiles:
 
 @dataclass(frozen=True)
 class Document:
-    """A text file, or one line of a JSON Lines file, before it is split. source: name of its file."""
+    """A text file, or one line of a JSON Lines file, before it is split.
+
+    source: name of its file. place: where it was read, for messages.
+    """
 
     id: str
     source: str
+    place: str
     text: str
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -90,16 +93,28 @@ def kinds_of(paths: Iterable[Path]) -> str:
     return f"{len(listed)} {'file' if len(listed) == 1 else 'files'} ({kinds})"
 
 
-def read_documents(file: SourceFile) -> Iterator[Document]:
-    """The documents in a file: each line of a JSON Lines file, or the whole of any other; blank ones are left out.
+def read_documents(files: Iterable[SourceFile]) -> Iterator[Document]:
+    """The documents in files: each line of a JSON Lines file, or the whole of any other; blank ones are left out.
 
     A line is an object with `text`, and if wanted `id`, `title` and `metadata`; its other fields count as metadata.
 
     Raises:
-        DataFormatError: the content is not UTF-8, or a line is not as above; the message names the place.
-        OSError: the file cannot be read.
+        DataFormatError: a content is not UTF-8, a line is not as above, or an id is used twice; the message names the
+            place.
+        OSError: a file cannot be read.
     """
-    check_name(file)
+    places: dict[str, str] = {}
+    for file in files:
+        for document in _documents_of(file):
+            if document.id in places:
+                msg = f"{document.place}: the id {document.id!r} is taken by {places[document.id]}; make it unique."
+                raise DataFormatError(msg)
+            places[document.id] = document.place
+            yield document
+
+
+def _documents_of(file: SourceFile) -> Iterator[Document]:
+    _check_characters(file.name, f"The file name {file.name!r}")
     content = _decoded(file.path)
     if file.path.suffix.lower() == ".jsonl":
         for number, line in enumerate(content.split("\n"), start=1):
@@ -109,7 +124,7 @@ def read_documents(file: SourceFile) -> Iterator[Document]:
     _check_characters(content, str(file.path))
     if content.strip():
         title = markdown_title(content) if file.path.suffix.lower() == ".md" else ""
-        yield Document(file.name, file.name, content, title)
+        yield Document(file.name, file.name, str(file.path), content, title)
 
 
 def markdown_title(text: str) -> str:
@@ -122,7 +137,7 @@ def markdown_title(text: str) -> str:
                 fence = ""
         elif mark:
             fence = mark[1]
-        elif heading := re.match(r" {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$", line):
+        elif heading := re.match(r" {0,3}#{1,6}[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$", line):
             return heading[1]
     return ""
 
@@ -195,13 +210,6 @@ def _check_names(files: Iterable[SourceFile]) -> None:
         known[file.name] = file.path
 
 
-def check_name(file: SourceFile) -> None:
-    """Raises:
-    DataFormatError: the name of a file holds bytes that are not UTF-8.
-    """
-    _check_characters(file.name, f"The file name {file.name!r}")
-
-
 def _decoded(path: Path) -> str:
     """The content of a file without byte order mark, its lines ending in a plain newline."""
     content = path.read_bytes()
@@ -215,40 +223,46 @@ def _decoded(path: Path) -> str:
 
 
 def _document_of_line(line: str, file: SourceFile, number: int) -> Document:
-    where = f"{file.path}, line {number}"
-    row = _json_object(line, where)
-    text, title, given_id, metadata = (row.pop(name, None) for name in ("text", "title", "id", "metadata"))
+    place = f"{file.path}, line {number}"
+    row = _json_object(line, place)
+    text, given_id, metadata = row.pop("text", None), row.pop("id", None), row.pop("metadata", None)
     if not isinstance(text, str) or not text.strip():
-        found = "there is none" if text is None else f"it is {text!r:.40}"
-        msg = f"{where}: 'text' must be a string that is not blank, but {found}."
+        msg = f"{place}: 'text' must be a string that is not blank, not {text!r:.40}."
         raise DataFormatError(msg)
-    if not isinstance(title, str | None):
-        msg = f"{where}: 'title' must be a string, not {title!r:.40}."
-        raise DataFormatError(msg)
-    if not isinstance(given_id, str | int | None) or given_id == "" or isinstance(given_id, bool):
-        msg = f"{where}: 'id' must be a string or a whole number, not {given_id!r:.40}."
+    if not isinstance(given_id, str | int | None) or isinstance(given_id, bool) or not str(given_id).strip():
+        msg = f"{place}: 'id' must be a string that is not blank, or a whole number, not {given_id!r:.40}."
         raise DataFormatError(msg)
     if not isinstance(metadata, dict | None):
-        msg = f"{where}: 'metadata' must be an object, not {metadata!r:.40}."
+        msg = f"{place}: 'metadata' must be an object, not {metadata!r:.40}."
+        raise DataFormatError(msg)
+    if twice := sorted(row.keys() & (metadata or {}).keys()):
+        msg = f"{place}: {twice} stand both in the line and in its 'metadata'; leave them in one place."
+        raise DataFormatError(msg)
+    fields = row | (metadata or {})
+    if taken := sorted(RESERVED_METADATA & fields.keys()):
+        msg = f"{place}: {taken} are names that the index itself writes; give these fields other names."
+        raise DataFormatError(msg)
+    title = fields.pop("title", None)
+    if not isinstance(title, str | None):
+        msg = f"{place}: 'title' must be a string, not {title!r:.40}."
         raise DataFormatError(msg)
     document_id = f"{file.name}:{number}" if given_id is None else str(given_id)
     for name, value in (("text", text), ("title", title or ""), ("id", document_id)):
-        _check_characters(value, f"{where}: {name!r}")
-    fields = {name: value for name, value in {**row, **(metadata or {})}.items() if value is not None}
-    for name, value in fields.items():
-        _check_field(name, value, where)
-    own_title = fields.pop("title", "")
-    return Document(document_id, file.name, text, (title or str(own_title)).strip(), fields)
+        _check_characters(value, f"{place}: {name!r}")
+    return Document(document_id, file.name, place, text, " ".join((title or "").split()), fields)
 
 
-def _json_object(line: str, where: str) -> dict[str, Any]:
+def _json_object(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        msg = f"{place} is not valid JSON: {error.msg} at column {error.colno}."
+        raise DataFormatError(msg) from error
     except (ValueError, RecursionError) as error:
-        msg = f"{where} is not valid JSON: {error}."
+        msg = f"{place} is not valid JSON: {error}."
         raise DataFormatError(msg) from error
     if not isinstance(row, dict):
-        msg = f"{where} must be a JSON object with the field 'text', not {line.strip()!r:.40}."
+        msg = f"{place} must be a JSON object with the field 'text', not {line.strip()!r:.40}."
         raise DataFormatError(msg)
     return row
 
@@ -256,26 +270,6 @@ def _json_object(line: str, where: str) -> dict[str, Any]:
 def _refuse_constant(name: str) -> float:
     msg = f"{name} is not a JSON value"
     raise ValueError(msg)
-
-
-def _check_field(name: str, value: Any, where: str) -> None:
-    """Raises:
-    DataFormatError: a field of metadata has a reserved name, or a value that a vector store cannot keep.
-    """
-    if name in RESERVED_METADATA:
-        msg = f"{where}: the field {name!r} is written by the index itself; give it another name."
-        raise DataFormatError(msg)
-    values = value if isinstance(value, list) and value else [value]
-    kind = type(values[0])
-    if kind not in (str, bool, int, float) or any(type(item) is not kind for item in values):
-        msg = f"{where}: {name!r} must be a string, a number, true or false, or a list of one such kind, not {value!r:.40}."
-        raise DataFormatError(msg)
-    if kind in (int, float) and any(not math.isfinite(item) or abs(item) >= 2**63 for item in values):
-        msg = f"{where}: the number {value!r:.40} in {name!r} is too large to be stored; write it as a string."
-        raise DataFormatError(msg)
-    for item in (name, *values):
-        if isinstance(item, str):
-            _check_characters(item, f"{where}: {name!r}")
 
 
 def _check_characters(text: str, what: str) -> None:

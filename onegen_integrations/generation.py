@@ -136,6 +136,9 @@ class OnePass:
         prompt: the rendered prompt.
         question: the text of the prompt that a first retrieval is about.
         options: how to generate.
+
+    Raises:
+        InvalidInputError: a stop string is empty. ContextWindowError: the prompt does not fit.
     """
 
     def __init__(
@@ -171,14 +174,15 @@ class OnePass:
         self._question = question
         self._text = ""
         self._since_retrieval = ""
+        self._stops = StopStrings(options.stop)
         self._cache = SequenceCache(forward.layers)
+        self._check_room(1)
 
     @torch.inference_mode()
     def run(self) -> Iterator[Event]:
         """Generate; closing the iterator stops the work and keeps what is in the cache for later requests."""
-        self._check_room(1)
         detokenizer = self._codec.detokenizer()
-        stops = StopStrings(self._options.stop)
+        stops = self._stops
         eos = self._codec.eos_ids
         pending = self._suffix() if self._options.retrieval == "always" and self._limit > 0 else []
         reason: FinishReason = "closed"
@@ -296,9 +300,9 @@ class OnePass:
 
     def _check_room(self, new_tokens: int) -> None:
         if len(self._ids) + new_tokens > self._window:
-            what = "prompt and passages" if self._passage_tokens else "prompt"
+            what = "prompt and passages take" if self._passage_tokens else "prompt takes"
             msg = (
-                f"The {what} take {len(self._ids)} tokens, but the context window holds {self._window} and"
+                f"The {what} {len(self._ids)} tokens, but the context window holds {self._window} and"
                 f" {new_tokens} more are needed. Shorten the prompt, use smaller passages, or lower top_k."
             )
             raise ContextWindowError(msg)

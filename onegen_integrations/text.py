@@ -7,10 +7,12 @@ ordinary tokens whatever it spells, and otherwise exactly as the tokenizer would
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer
@@ -124,14 +126,13 @@ class TextCodec:
         parts = self.passage("\0", title)
         middle = parts.index("\0")
         before, after = parts[:middle], parts[middle + 1 :]
-        text = ""
-        ends = []
-        for fragment in fragments:
-            text += fragment
-            ends.append(len(self.encode([*before, text], after_control=True)))
-        whole = self.encode([*before, text, *after], after_control=True)
-        ends[-1] = len(whole)
-        return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        whole = self.encode([*before, "".join(fragments), *after], after_control=True)
+        ends = [0]
+        for text in accumulate(fragments[:-1]):
+            # A token that the end of a fragment cuts belongs to the next fragment.
+            own = os.path.commonprefix([whole, self.encode([*before, text], after_control=True)])
+            ends.append(max(ends[-1], len(own)))
+        return [whole[start:end] for start, end in pairwise([*ends, len(whole)])]
 
     def document(self, fragments: Sequence[str], title: str = "") -> EncodedDocument:
         """A document ready to be embedded, with one document token for each fragment."""

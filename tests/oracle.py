@@ -107,7 +107,7 @@ def assert_one_pass(
 ) -> None:
     """Every token went through once, every query vector and every greedy choice is that of one clean full forward.
 
-    Query tokens may have been written by a script; the end of the sequence may have been forbidden by it.
+    Written by the fixture `play`: query tokens stand where its script says, elsewhere they were forbidden.
     """
     ids = generation.token_ids
     usage = generation.usage

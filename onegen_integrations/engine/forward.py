@@ -7,6 +7,7 @@ head, so that soft-capping, scaling and adapters are right for every architectur
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from onegen_integrations.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
 
-_RECURRENT = {"linear_attention", "conv", "mamba", "hybrid", "hybrid_sliding"}
+_SUPPORTED = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Forward:
         model: a decoder-only language model with a head, such as `AutoModelForCausalLM` loads.
 
     Raises:
-        UnsupportedModelError: the model has layers without a key/value cache by position.
+        UnsupportedModelError: the model has layers without a key/value cache by position, or takes no positions.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -44,11 +45,18 @@ class Forward:
         self.decoder: torch.nn.Module = model.get_decoder()
         config = model.config.get_text_config(decoder=True)
         layer_types = getattr(config, "layer_types", None)
-        recurrent = sorted(_RECURRENT.intersection(layer_types or []))
-        if recurrent or getattr(model, "_is_stateful", False):
+        others = sorted(set(layer_types or []) - _SUPPORTED)
+        if others or getattr(model, "_is_stateful", False):
             msg = (
-                f"{type(model).__name__} has recurrent layers ({', '.join(recurrent) or 'stateful'}): their state cannot"
-                " be cut at a position, so passages cannot be spliced into it. Use a model with attention layers only."
+                f"{type(model).__name__} has layers of the kind {', '.join(others) or 'recurrent'}; allowed are"
+                f" {' and '.join(sorted(_SUPPORTED))}, because passages are spliced into the keys and values of single"
+                " positions. Use a model with these two kinds of layers only."
+            )
+            raise UnsupportedModelError(msg)
+        if "position_ids" not in signature(self.decoder.forward).parameters:
+            msg = (
+                f"{type(model).__name__} takes no position_ids, by which one-pass generation places passages. Use a"
+                " decoder-only model with rotary or learned positions."
             )
             raise UnsupportedModelError(msg)
         self.layers: int = config.num_hidden_layers

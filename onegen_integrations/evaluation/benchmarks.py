@@ -8,7 +8,6 @@ Nothing of them is in this package.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,15 +20,14 @@ from onegen_integrations.errors import DataFormatError, InvalidInputError
 from onegen_integrations.evaluation.metrics import HOTPOTQA_CLOSED_ANSWERS, exact_match, f1, recall_at_k
 from onegen_integrations.evaluation.report import Row, mean_rows
 from onegen_integrations.evaluation.runner import Question, QuestionSet, answer, evenly, read_rows, read_text
+from onegen_integrations.files import Document, split_document
 from onegen_integrations.model import OneGen
 from onegen_integrations.passages import MemoryPassages, Passage
-from onegen_integrations.training.real_text import split_sentences
 
 _DEPTHS = (1, 5, 10)
-_WORD = re.compile(r"\s*\S+")
 
 
-# --- readers -----------------------------------------------------------------------------------------------------------
+# --- readers ----------------------------------------------------------------------------------------------------------
 
 
 class _Corpus:
@@ -119,14 +117,14 @@ def read_benchmarks(folder: str | Path, names: Iterable[str] | None = None) -> l
         raise InvalidInputError(msg)
     if not root.is_dir():
         msg = (
-            f"{root} is no folder. Give the folder of the public data sets, which holds squad/dev.json, nq_open/dev.jsonl,"
-            " hotpotqa/dev.questions.jsonl and hotpotqa/dev.corpus.jsonl; or leave the benchmarks out."
+            f"{root} is no folder. Give the folder of the public data sets, with squad/dev.json, nq_open/dev.jsonl,"
+            " hotpotqa/dev.questions.jsonl and hotpotqa/dev.corpus.jsonl in it; or leave the benchmarks out."
         )
         raise DataFormatError(msg)
     return [BENCHMARKS[name](root) for name in wanted]
 
 
-# --- measuring ---------------------------------------------------------------------------------------------------------
+# --- measuring --------------------------------------------------------------------------------------------------------
 
 
 def evaluate_benchmark(
@@ -147,18 +145,19 @@ def evaluate_benchmark(
     Args:
         model: the checkpoint to measure.
         benchmark: a corpus with questions.
-        chunk_tokens: longer texts are cut into chunks of so many tokens, and a row says how many were; None: none is.
+        chunk_tokens: longer texts are cut into chunks of so many tokens, as `onegen index` cuts files, and a row says
+            how many were; None: none is.
         limit: ask at most so many questions, evenly spread; the corpus is always whole.
         max_new_tokens: of one answer.
         progress: show progress bars.
 
     Raises:
         ContextWindowError: a passage does not fit the model and was not to be cut.
-        ImportError: the package bm25s is not installed.
+        ImportError: the package bm25s is not installed, or langchain-text-splitters where passages are to be cut.
     """
     questions = evenly(benchmark.questions, limit)
     texts = [question.text for question in questions]
-    chunks, cut = _chunks(model, benchmark.passages, chunk_tokens)
+    chunks, cut = chunks_for(model, benchmark.passages, chunk_tokens)
     depth = _search_depth(chunks)
     by_bm25 = _bm25_search(chunks, texts, depth)
     source = MemoryPassages(model)
@@ -166,7 +165,8 @@ def evaluate_benchmark(
     by_vector = source.search(model.embed_queries(texts, show_progress=progress), depth)
 
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for system, rankings in (("", by_vector), ("BM25 ", by_bm25)):
+    systems: dict[str, Sequence[Sequence[Passage]]] = {"": by_vector, "BM25 ": by_bm25}
+    for system, rankings in systems.items():
         for question, ranking in zip(questions, rankings, strict=True):
             passages = list(dict.fromkeys(chunk.metadata["passage"] for chunk in ranking))
             for k in _DEPTHS:
@@ -192,38 +192,35 @@ def _recall_name(k: int, question: Question) -> str:
     return f"recall@{k}" if gold == 1 else f"recall@{k} of {gold} gold passages"
 
 
-def _chunks(model: OneGen, passages: Sequence[Passage], chunk_tokens: int | None) -> tuple[list[Passage], int]:
+def chunks_for(model: OneGen, passages: Sequence[Passage], chunk_tokens: int | None) -> tuple[list[Passage], int]:
     """The passages as the model reads them, each with the id of its passage in `metadata`; and how many were cut."""
     if chunk_tokens is not None and chunk_tokens < 1:
         msg = f"chunk_tokens is {chunk_tokens}; give at least 1, or None to cut nothing."
         raise InvalidInputError(msg)
-    has_title = "{title}" in model.config.document_template
+    title_in_text = "{title}" not in model.config.document_template
+
+    def count_tokens(text: str) -> int:
+        return len(model.codec.encode_text(text))
+
+    def texts_of(passage: Passage) -> list[str]:
+        if chunk_tokens is None:
+            return [_titled(passage) if title_in_text else passage.text]
+        document = Document(id=passage.id, source="", place="", text=passage.text, title=passage.title)
+        pieces = split_document(document, count_tokens, chunk_tokens, title_in_text=title_in_text)
+        return [piece.text for piece in pieces]
+
     chunks, cut = [], 0
     for passage in passages:
-        pieces = list(_cut(model, passage.text, chunk_tokens)) if chunk_tokens else [passage.text]
-        cut += len(pieces) > 1
-        for number, piece in enumerate(pieces):
-            text = piece if has_title else _titled(passage.title, piece)
+        texts = texts_of(passage)
+        cut += len(texts) > 1
+        for number, text in enumerate(texts):
             chunks.append(Passage(f"{passage.id}#{number}", text, {"title": passage.title, "passage": passage.id}))
     return chunks, cut
 
 
-def _titled(title: str, text: str) -> str:
-    return text if title in text else f"{title}\n{text}"
-
-
-def _cut(model: OneGen, text: str, limit: int) -> Iterator[str]:
-    """Chunks of at most `limit` tokens, cut between sentences, and between words where a sentence is longer."""
-    chunk, size = "", 0
-    for sentence in split_sentences(text):
-        fits = len(model.codec.encode_text(sentence)) <= limit
-        for piece in [sentence] if fits else _WORD.findall(sentence):
-            length = len(model.codec.encode_text(piece))
-            if chunk and size + length > limit:
-                yield chunk.strip()
-                chunk, size = "", 0
-            chunk, size = chunk + piece, size + length
-    yield chunk.strip()
+def _titled(passage: Passage) -> str:
+    holds_it = passage.title.casefold() in passage.text.casefold()
+    return passage.text if holds_it else f"{passage.title}\n{passage.text}"
 
 
 def _search_depth(chunks: Sequence[Passage]) -> int:
@@ -252,7 +249,7 @@ def _bm25_search(passages: Sequence[Passage], queries: Sequence[str], k: int) ->
     """
     bm25s = bm25_library()
     retriever = bm25s.BM25()
-    texts = [_titled(passage.title, passage.text) for passage in passages]
+    texts = [_titled(passage) for passage in passages]
     retriever.index(bm25s.tokenize(texts, show_progress=False), show_progress=False)
     words = bm25s.tokenize(list(queries), return_ids=False, show_progress=False)
     found = retriever.retrieve(words, k=k, show_progress=False).documents

@@ -34,10 +34,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class Hop:
-    """One step of a multi-hop answer: the passage read, and what is written after it."""
+    """One step of a multi-hop answer: the passage read, what is written after it, and what of that is read there."""
 
     passage: Readable
     text: str
+    found: str
 
 
 class ExampleBuilder:
@@ -76,7 +77,8 @@ class ExampleBuilder:
         for ask, prompt, answer in zip(asks, prompts, answers, strict=True):
             right = _right(passages[ask.passage], ask.sentence)
             asked = self._add_query(sequence, prompt, start - len(prompt), right)
-            sequence.add(Segment(answer, at, (asked, *read), _written(answer), graded=True))
+            written = sequence.add(Segment(answer, at, (asked, *read), _written(answer), graded=True))
+            self._point(sequence, written, answer[len(self._codec.encode(self._resume)) : -1], read)
         return sequence
 
     def multi_hop(self, prompt: str | Messages, hops: Sequence[Hop]) -> TrainingSequence:
@@ -89,9 +91,11 @@ class ExampleBuilder:
         seen: tuple[int, ...] = (self._add_query(sequence, ids, at, _right(hops[0].passage, None)),)
         at += len(ids)
         for number, (hop, block, text) in enumerate(zip(hops, blocks, texts, strict=True)):
-            seen += self._add_passage(sequence, hop.passage, block, at, 0.0)
+            read = self._add_passage(sequence, hop.passage, block, at, 0.0)
+            seen += read
             at = sequence.segments[seen[-1]].end
             written = sequence.add(Segment(text, at, seen, _written(text), graded=True))
+            self._point(sequence, written, self._codec.encode_text(hop.found), read)
             at += len(text)
             seen += (written,)
             if number + 1 < len(hops):
@@ -129,7 +133,8 @@ class ExampleBuilder:
         for prompt, answer in zip(prompts, answers, strict=True):
             own = prompt[shared:]
             targets = [IGNORE] * (len(own) - 1) + answer + [IGNORE]
-            sequence.add(Segment(own + answer, at + shared, sees, targets, graded=True))
+            written = sequence.add(Segment(own + answer, at + shared, sees, targets, graded=True))
+            self._point(sequence, written, answer[:-1], (*sees, written))
         return sequence
 
     def repeat_drill(self, length: int) -> TrainingSequence:
@@ -163,7 +168,8 @@ class ExampleBuilder:
             prompt = [*opening[:head], *name, *opening[-tail:]]
             asked = self._add_query(sequence, prompt, start - len(prompt), frozenset({key}))
             answer = [*codec.encode(self._resume), *value, codec.token_id(self._eos.token)]
-            sequence.add(Segment(answer, end, (asked, *read), _written(answer), graded=True))
+            written = sequence.add(Segment(answer, end, (asked, *read), _written(answer), graded=True))
+            self._point(sequence, written, value, read)
         return sequence
 
     # --- parts -----------------------------------------------------------------------------------------------------
@@ -204,6 +210,17 @@ class ExampleBuilder:
         asked = sequence.add(Segment(ids, at, sees, targets))
         sequence.queries.append((asked, len(ids) - 1, right))
         return asked
+
+    @staticmethod
+    def _point(sequence: TrainingSequence, written: int, ids: list[int], sources: tuple[int, ...]) -> None:
+        """Note where each of `ids`, which segment `written` ends with, is read, if they stand in the sources just once."""
+        own = sequence.segments[written].ids
+        begin = max((i for i in range(1, len(own) - len(ids) + 1) if own[i : i + len(ids)] == ids), default=0)
+        places = [(s, i) for s in sources for i in range(len(sequence.segments[s].ids)) if s != written or i < begin]
+        text = [sequence.segments[s].ids[i] for s, i in places]
+        found = [i for i in range(len(text) - len(ids) + 1) if text[i : i + len(ids)] == ids]
+        if begin and ids and len(found) == 1:
+            sequence.pointers += [(written, begin - 1 + n, *places[found[0] + n]) for n in range(len(ids))]
 
     def _offset(self, length: int) -> int:
         """Where a sequence starts: mostly near the beginning, now and then anywhere in the context."""

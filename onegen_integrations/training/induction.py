@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM
+
+from onegen_integrations.training.pointing import pointing_layer
 
 _SHARPNESS = 6.0  # how many logits the right place is ahead of the others
 _FAST_PAIRS = 5  # rotary pairs that tell neighbouring positions apart
@@ -65,16 +67,24 @@ def write_induction_heads(model: LlamaForCausalLM, generator: torch.Generator) -
     slow = torch.cat([torch.arange(start, head // 2), torch.arange(start + head // 2, head)])
     for index in range(heads // 2):
         rows = slice(index * head, (index + 1) * head)
+        _write_copying(second, rows, 4 * scale, generator)
         at = index * head + slow
         match = math.sqrt(_SHARPNESS * math.sqrt(head) / len(slow))
         second.q_proj.weight[rows] *= 0.1
         second.k_proj.weight[rows] *= 0.1
         second.q_proj.weight[at] = 1.5 * match * read[slow]
         second.k_proj.weight[at] = 1.5 * match * write[slow]
-        copied = _orthonormal(head, width, generator)
-        copied[:, 0] = 0.0
-        second.v_proj.weight[rows] = copied
-        second.o_proj.weight[:, rows] = 4 * scale * copied.T
+    # The head that learns to point (see pointing.py) passes on what it looks at.
+    pointing = model.model.layers[pointing_layer(config.num_hidden_layers)].self_attn
+    _write_copying(pointing, slice(0, head), 4 * scale, generator)
+
+
+def _write_copying(attention: nn.Module, rows: slice, gain: float, generator: torch.Generator) -> None:
+    """Let a head write what it attends to where the output embedding finds it again."""
+    copied = _orthonormal(rows.stop - rows.start, attention.o_proj.weight.shape[0], generator)
+    copied[:, 0] = 0.0
+    attention.v_proj.weight[rows] = copied
+    attention.o_proj.weight[:, rows] = gain * copied.T
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

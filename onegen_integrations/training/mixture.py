@@ -162,7 +162,10 @@ class _Draw:
             return None
         question = self.rng.choice(questions)
         first, last = question.passages
-        hops = [Hop(first, f"First: {question.bridge}."), Hop(last, f"Answer: {question.answer}")]
+        hops = [
+            Hop(first, f"First: {question.bridge}.", str(question.bridge)),
+            Hop(last, f"Answer: {question.answer}", question.answer),
+        ]
         return self._build.multi_hop(question.text, hops)
 
     def _make_stuffed(self, _key: str) -> TrainingSequence:

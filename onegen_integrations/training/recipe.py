@@ -18,6 +18,7 @@ from onegen_integrations.training import attention
 from onegen_integrations.training.induction import write_induction_heads
 from onegen_integrations.training.mixture import MiniData
 from onegen_integrations.training.names import NameSource
+from onegen_integrations.training.pointing import PointerHead, pointing_layer
 from onegen_integrations.training.real_text import RealText
 from onegen_integrations.training.tokenizer import train_tokenizer
 from onegen_integrations.training.trainer import OneGenTrainer, last_checkpoint, save, training_arguments
@@ -94,7 +95,8 @@ def train_mini(
         save_steps=checkpoint_every,
         seed=recipe.seed,
     )
-    trainer = OneGenTrainer(model=model, args=arguments, train_dataset=dataset)
+    pointer = PointerHead(model, layer=pointing_layer(recipe.layers))
+    trainer = OneGenTrainer(model=model, args=arguments, train_dataset=dataset, pointer=pointer)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     # Half the size on disk; the figures of the model card are measured with the weights as they are saved.
     return save(model.to(torch.bfloat16), tokenizer, config, work / "model")

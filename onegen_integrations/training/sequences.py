@@ -43,12 +43,14 @@ class TrainingSequence:
     """A tree of segments with the places of its retrieval tokens.
 
     queries: (segment, offset, keys of the passages that are right). documents: (segment, offset, key, group): two
-    documents of one group never count as each other's negatives. source: what kind of data it is, for the metrics.
+    documents of one group never count as each other's negatives. pointers: (segment, offset) that writes a token, and
+    (segment, offset) where that token is read. source: what kind of data it is, for the metrics.
     """
 
     segments: list[Segment] = field(default_factory=list)
     queries: list[tuple[int, int, frozenset[str]]] = field(default_factory=list)
     documents: list[tuple[int, int, str, str]] = field(default_factory=list)
+    pointers: list[tuple[int, int, int, int]] = field(default_factory=list)
     source: str = ""
 
     def add(self, segment: Segment) -> int:
@@ -67,6 +69,7 @@ class Batch:
     input_ids, positions, targets: [B, T]; weights: float [B, T]; visible: bool [B, T, T].
     query_at, document_at: (row, column) of the retrieval tokens, [Q, 2] and [D, 2].
     positive: bool [Q, D]; candidate: bool [Q, D], which documents take part in a query's loss.
+    pointer_at: [P, 3]: row, column that writes a token, and column where it is read.
     segment: [B, T], number of the graded segment that a target belongs to, -1 where there is none.
     segment_sources, query_sources: the kind of data of each graded segment and of each query.
     """
@@ -80,6 +83,7 @@ class Batch:
     document_at: Tensor
     positive: Tensor
     candidate: Tensor
+    pointer_at: Tensor
     segment: Tensor
     segment_sources: tuple[str, ...]
     query_sources: tuple[str, ...]
@@ -114,7 +118,7 @@ def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Ba
     written = np.full(shape, -1)
     segment_sources: list[str] = []
     query_sources: list[str] = []
-    query_at, document_at = [], []
+    query_at, document_at, pointer_at = [], [], []
     wanted: list[frozenset[str]] = []
     keys: list[str] = []
     groups: list[str] = []
@@ -141,6 +145,7 @@ def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Ba
             span = slice(first, column)
             at = positions[row, span]
             visible[row, span, span] = sees[owner[:, None], owner[None, :]] & (at[None, :] <= at[:, None])
+            pointer_at += [(row, starts[s] + i, starts[t] + j) for s, i, t, j in sequence.pointers]
             query_at += [(row, starts[s] + offset) for s, offset, _ in sequence.queries]
             wanted += [positives for _, _, positives in sequence.queries]
             query_sources += [sequence.source] * len(sequence.queries)
@@ -159,6 +164,7 @@ def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Ba
         torch.tensor(document_at, dtype=torch.long).reshape(-1, 2),
         torch.from_numpy(positive),
         torch.from_numpy(candidate),
+        torch.tensor(pointer_at, dtype=torch.long).reshape(-1, 3),
         torch.from_numpy(np.where(targets == IGNORE, -1, written)),
         tuple(segment_sources),
         tuple(query_sources),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from onegen_integrations.config import OneGenConfig
 from onegen_integrations.engine.forward import Forward
 from onegen_integrations.training.losses import bpr, cosine, info_nce, next_token
+from onegen_integrations.training.pointing import PointerHead
 from onegen_integrations.training.sequences import IGNORE, Batch
 
 
@@ -41,11 +43,17 @@ class OneGenTrainer(Trainer):
 
     Beside the loss it logs both parts of it and, for each kind of data, `recall/*` (right passage first among the
     documents of the batch) and `exact/*` (every token of an answer predicted right).
+
+    Args:
+        loss: weights of the two losses.
+        pointer: a head that is taught where to look, if any.
+        **arguments: as `Trainer` takes them.
     """
 
-    def __init__(self, *, loss: JointLoss | None = None, **arguments: Any) -> None:
+    def __init__(self, *, loss: JointLoss | None = None, pointer: PointerHead | None = None, **arguments: Any) -> None:
         super().__init__(data_collator=_single, **arguments)
         self._loss = loss or JointLoss()
+        self._pointer = pointer
         self._metrics: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(
@@ -53,7 +61,8 @@ class OneGenTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, None]:
         batch = Batch(**inputs)
         kept = batch.targets != IGNORE
-        output = Forward(model)(batch.input_ids, batch.positions, batch.visible, logits_to_keep=kept)
+        with self._pointer.watching() if self._pointer else nullcontext():
+            output = Forward(model)(batch.input_ids, batch.positions, batch.visible, logits_to_keep=kept)
         generation = next_token(output.logits, batch.targets[kept], batch.weights[kept])
         queries = output.hidden[batch.query_at[:, 0], batch.query_at[:, 1]]
         documents = output.hidden[batch.document_at[:, 0], batch.document_at[:, 1]]
@@ -61,6 +70,10 @@ class OneGenTrainer(Trainer):
         retrieval = self._loss.retrieval(similarity, batch.positive, batch.candidate)
         self._record(batch, kept, output.logits, similarity, generation.item(), retrieval.item())
         loss = self._loss.generation_weight * generation + self._loss.retrieval_weight * retrieval
+        if self._pointer is not None:
+            pointing = self._pointer.loss(batch)
+            self._metrics["loss/pointing"].append(pointing.item())
+            loss = loss + pointing
         return (loss, None) if return_outputs else loss
 
     @torch.no_grad()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from oracle import assert_one_pass
+import torch
+from oracle import assert_one_pass, clean_forward
 
-from onegen_integrations import ContextWindowError, Finish, InvalidInputError, MemoryPassages, Passage, TextDelta
+from onegen_integrations import ContextWindowError, Finish, InvalidInputError, MemoryPassages, OneGen, Passage, TextDelta
 
 QUESTION = "Where is the novel of Lena Marsh set?"
 PROMPTS = (
@@ -63,6 +65,20 @@ def test_retrieval_always_searches_at_once_with_the_vector_of_embed_queries(tiny
     assert first.query == QUESTION
     np.testing.assert_allclose(first.vector, model.embed_queries([QUESTION])[0], atol=1e-5)
     assert_one_pass(model.model, model.tokenizer, model.config, generation)
+
+
+def test_the_model_itself_decides_to_retrieve(tiny, source_of):
+    """A head whose row for [RQ] points along the hidden state at the end of the prompt makes [RQ] the likeliest."""
+    model = tiny()
+    prompt = model.generate(QUESTION, max_new_tokens=1).token_ids[:-1]
+    weights = copy.deepcopy(model.model)
+    row = torch.tensor(clean_forward(model.model, prompt).vector(-1)) * 100
+    weights.get_output_embeddings().weight.data[model.codec.query_id] = row
+    model = OneGen(weights, model.tokenizer, model.config)
+    source = source_of(model)
+    first = model.generate(QUESTION, passages=source, max_new_tokens=4).retrievals[0]
+    assert first.position == len(prompt)
+    assert model.generate(QUESTION, passages=source, retrieval="never", max_new_tokens=4).retrievals == ()
 
 
 def test_what_is_found_is_what_the_query_vector_is_nearest_to(tiny, source_of, passages):
@@ -216,10 +232,10 @@ def test_the_context_window_ends_the_answer_and_is_filled_to_the_last_position(t
     assert_one_pass(model.model, model.tokenizer, model.config, generation)
 
 
-def test_a_prompt_that_does_not_fit_is_refused_with_its_length(tiny):
+def test_a_prompt_that_does_not_fit_is_refused_at_once_with_its_length(tiny):
     model = tiny()
-    with pytest.raises(ContextWindowError, match=r"prompt take \d+ tokens.*holds 512"):
-        model.generate("long story " * 400)
+    with pytest.raises(ContextWindowError, match=r"prompt takes \d+ tokens.*holds 768"):
+        model.stream("long story " * 400)
 
 
 def test_passages_that_do_not_fit_are_refused_with_what_was_written_until_then(tiny, source_of, play):

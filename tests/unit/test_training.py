@@ -75,7 +75,7 @@ def test_training_on_fragments_matches_embed_fragments(model: OneGen) -> None:
 def test_a_multi_hop_sequence_is_what_generation_produces(model: OneGen) -> None:
     """The tokens of the tree in order are the final sequence of an answer, with the document tokens taken out."""
     builder = ExampleBuilder(model.codec, Random(0), 1024)
-    sequence = builder.multi_hop("Who is the mayor?", [Hop(NORVIA, "First: Tolmar."), Hop(TOLMAR, "Answer: Velkorin Tarm")])
+    sequence = builder.multi_hop("Who is the mayor?", [Hop(NORVIA, "First: Tolmar.", "Tolmar"), Hop(TOLMAR, "Answer: Velkorin Tarm", "Velkorin Tarm")])
     ids = [t for s in sequence.segments for t in s.ids if s.ids != [model.codec.document_id]]
     text = model.tokenizer.decode(ids)
     assert text == (
@@ -89,7 +89,7 @@ def test_a_multi_hop_sequence_is_what_generation_produces(model: OneGen) -> None
 
 def test_what_follows_a_query_token_and_what_stands_in_a_passage_is_not_learned(model: OneGen) -> None:
     builder = ExampleBuilder(model.codec, Random(0), 1024)
-    batch = pack([builder.multi_hop("Who?", [Hop(NORVIA, "First: Tolmar."), Hop(TOLMAR, "Answer: Velkorin")])], 300, 0)
+    batch = pack([builder.multi_hop("Who?", [Hop(NORVIA, "First: Tolmar.", "Tolmar"), Hop(TOLMAR, "Answer: Velkorin", "Velkorin")])], 300, 0)
     after_query = batch.targets[batch.input_ids == model.codec.query_id]
     assert (after_query == IGNORE).all()
     learned = batch.targets[batch.targets != IGNORE].tolist()

@@ -1,0 +1,144 @@
+"""Chroma databases, and collections in them that belong to one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import chromadb
+from chromadb.api import ClientAPI
+from chromadb.api.collection_configuration import CreateCollectionConfiguration, CreateHNSWConfiguration
+from chromadb.config import Settings
+from chromadb.errors import InvalidArgumentError
+
+from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError, OneGenError, PassageStoreError
+
+if TYPE_CHECKING:
+    from onegen_integrations.model import OneGen
+
+SPACE: Final = "cosine"
+FINGERPRINT = "onegen:fingerprint"
+MODEL = "onegen:model"
+FRAGMENTS = "onegen:fragments"
+_ADVICE = "Or use another collection name, and add the passages there."
+
+
+def open_database(path: str | Path) -> ClientAPI:
+    """A client of the Chroma database in a folder; a folder that is new or empty becomes one. It sends no telemetry.
+
+    Raises:
+        PassageStoreError: `path` is a file, a folder that holds other things, or cannot be opened by Chroma.
+    """
+    folder = Path(path)
+    with store_errors(f"open the database {path}"):
+        if folder.exists() and not folder.is_dir():
+            msg = f"{path} is a file; give the folder of a Chroma database, or a new one."
+            raise PassageStoreError(msg)
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / "chroma.sqlite3").is_file():
+            msg = f"{path} holds files, but no Chroma database; give the folder of one, or a new or empty folder."
+            raise PassageStoreError(msg)
+        return chromadb.PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
+
+
+def open_collection(client: ClientAPI, name: str, model: OneGen, *, fragments: bool = False) -> chromadb.Collection:
+    """Open the collection `name`, or create it, so that it holds vectors of `model` and of no other.
+
+    The collection compares by cosine similarity and has no embedding function of its own. Its metadata hold the
+    fingerprint and the name of the model; an empty collection without a fingerprint gets them.
+
+    Args:
+        client: of the database.
+        name: 3 to 512 letters, digits, `.`, `_` and `-`.
+        model: makes all vectors of the collection.
+        fragments: whether passages have one vector for each fragment; a collection keeps to one way.
+
+    Raises:
+        FingerprintMismatchError: the collection holds vectors of another model, or of nobody knows which.
+        PassageStoreError: it compares in another way than by cosine similarity, or Chroma failed.
+        InvalidInputError: the name is not allowed, or the collection treats fragments otherwise.
+    """
+    mine = {FINGERPRINT: model.fingerprint, MODEL: model.name, FRAGMENTS: fragments}
+    with store_errors(f"open the collection {name!r}"):
+        try:
+            collection = client.get_or_create_collection(
+                name,
+                embedding_function=None,
+                configuration=CreateCollectionConfiguration(hnsw=CreateHNSWConfiguration(space=SPACE)),
+                metadata=mine,
+            )
+        except InvalidArgumentError as error:
+            msg = f"Chroma cannot open a collection {name!r}: {error}"
+            raise InvalidInputError(msg) from error
+        _check_space(collection)
+        metadata: Mapping[str, Any] = collection.metadata or {}
+        if FINGERPRINT not in metadata:
+            _check_empty(collection)
+            kept = {key: value for key, value in metadata.items() if not key.startswith("hnsw:")}  # Chroma refuses them
+            collection.modify(metadata={**kept, **mine})
+        else:
+            _check_model(collection, model)
+            _check_fragments(collection, fragments=fragments)
+    return collection
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Turn whatever Chroma raises while it tries to do `what` into a `PassageStoreError`.
+
+    Chroma has no base class of its errors: a lost server, a full disk and a refused argument are of many kinds.
+    """
+    try:
+        yield
+    except OneGenError:
+        raise
+    except Exception as error:
+        msg = f"Chroma failed to {what}: {type(error).__name__}: {error}"
+        raise PassageStoreError(msg) from error
+
+
+def _check_space(collection: chromadb.Collection) -> None:
+    configuration = collection.configuration_json
+    index = configuration.get("hnsw") or configuration.get("spann") or {}
+    space = index.get("space", "l2")
+    if space != SPACE:
+        msg = f"The collection {collection.name!r} compares by {space!r}, not by {SPACE!r}. {_ADVICE}"
+        raise PassageStoreError(msg)
+
+
+def _check_empty(collection: chromadb.Collection) -> None:
+    stored = collection.count()
+    if stored:
+        msg = (
+            f"The collection {collection.name!r} holds {stored} vectors but no fingerprint, so nobody knows which model"
+            f" made them. {_ADVICE}"
+        )
+        raise FingerprintMismatchError(msg)
+
+
+def _check_model(collection: chromadb.Collection, model: OneGen) -> None:
+    found = collection.metadata[FINGERPRINT]
+    if found != model.fingerprint:
+        msg = (
+            f"The collection {collection.name!r} holds vectors of {collection.metadata.get(MODEL)!r} (fingerprint"
+            f" {found}), which mean nothing to {model.name!r} (fingerprint {model.fingerprint}). Open it with that"
+            f" model. {_ADVICE}"
+        )
+        raise FingerprintMismatchError(msg)
+    dimension = collection.get_model().dimension
+    if dimension not in (None, model.dim):
+        msg = (
+            f"The collection {collection.name!r} holds vectors of {dimension} dimensions, but {model.name!r} makes"
+            f" {model.dim}: something else wrote them. {_ADVICE}"
+        )
+        raise FingerprintMismatchError(msg)
+
+
+def _check_fragments(collection: chromadb.Collection, *, fragments: bool) -> None:
+    if bool(collection.metadata.get(FRAGMENTS)) != fragments:
+        made, wanted = ("without", "no") if fragments else ("with", "its")
+        msg = (
+            f"The collection {collection.name!r} was made {made} fragments; open it with {wanted} fragments=. {_ADVICE}"
+        )
+        raise InvalidInputError(msg)

@@ -1,0 +1,35 @@
+"""Train a checkpoint from nothing, or go on where an earlier run into the same folder stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from onegen_integrations.cli.arguments import positive
+from onegen_integrations.errors import InvalidInputError
+
+HELP = "train a checkpoint by its recipe"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", choices=("mini",), required=True, help="mini: the bundled checkpoint")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoints and the finished model")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="public data sets; without: generated text alone")
+    parser.add_argument("--steps", type=positive, metavar="N", help="length of the training; default: the recipe's")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.data is not None and not args.data.is_dir():
+        msg = f"--data {args.data} is not a folder."
+        raise InvalidInputError(msg)
+    try:
+        from onegen_integrations.training.recipe import Recipe, train_mini
+
+        folder = train_mini(
+            args.output, data=args.data, recipe=Recipe() if args.steps is None else Recipe(steps=args.steps)
+        )
+    except KeyboardInterrupt:
+        msg = "interrupted; run the same command again to go on from the last checkpoint"
+        raise KeyboardInterrupt(msg) from None
+    print(f"The model is in {folder}; try it with: onegen demo --model {folder}")
+    return 0
