@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -179,7 +179,7 @@ class OnePass:
         self._check_room(1)
 
     @torch.inference_mode()
-    def run(self) -> Iterator[Event]:
+    def run(self) -> Generator[Event, None, None]:
         """Generate; closing the iterator stops the work and keeps what is in the cache for later requests."""
         detokenizer = self._codec.detokenizer()
         stops = self._stops
@@ -195,7 +195,7 @@ class OnePass:
                 if token in eos:
                     reason = "stop"
                     break
-                if token not in self._codec.control_ids:
+                if token not in self._codec.hidden_ids:
                     yield from self._emit(stops.push(detokenizer.push(token)))
                     if stops.found is not None:
                         reason = "stop"

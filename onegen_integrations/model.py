@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,7 +22,7 @@ from onegen_integrations.engine.forward import Forward
 from onegen_integrations.errors import CheckpointError, ConfigError, ContextWindowError, InvalidInputError, OneGenError
 from onegen_integrations.generation import Event, Finish, Generation, GenerationOptions, OnePass, vectors_of
 from onegen_integrations.passages import Vectors
-from onegen_integrations.text import EncodedDocument, Messages, TextCodec, check_text
+from onegen_integrations.text import EncodedDocument, Messages, TextCodec, check_text, content_text
 
 BUNDLED = Path(__file__).parent / "checkpoints" / "mini"
 
@@ -62,7 +62,7 @@ class OneGen:
         self.config = config
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.codec = TextCodec(tokenizer, config)
+        self.codec = TextCodec(tokenizer, config, end_ids=_end_ids(model))
         self._forward = Forward(model)
         self._prefixes = PrefixCache(prefix_cache_tokens)
         self.device = next(model.parameters()).device
@@ -263,17 +263,23 @@ class OneGen:
         msg = "A stream ended without its last event."
         raise AssertionError(msg)
 
-    def stream(self, prompt: str | Messages, **options: Any) -> Iterator[Event]:
+    def stream(self, prompt: str | Messages, **options: Any) -> Generator[Event, None, None]:
         """The same answer as `generate`, as events: `TextDelta`, `Retrieval` and last `Finish`.
 
         Closing the iterator stops the work. Arguments and errors are those of `generate`; bad input raises at once.
         """
-        question = prompt if isinstance(prompt, str) else _last_user_text(prompt)
         parts = self.codec.prompt(prompt)
+        question = prompt if isinstance(prompt, str) else _last_user_text(prompt)
         request = OnePass(
             self._forward, self.codec, self._prefixes, self.context_window, parts, question, GenerationOptions(**options)
         )
         return request.run()
+
+
+def _end_ids(model: PreTrainedModel) -> list[int]:
+    """The tokens that end a turn of this checkpoint: chat models often name another one than their tokenizer does."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    return [ends] if isinstance(ends, int) else list(ends or [])
 
 
 def _as_list(texts: Sequence[str], what: str) -> list[str]:
@@ -284,8 +290,8 @@ def _as_list(texts: Sequence[str], what: str) -> list[str]:
 
 
 def _last_user_text(messages: Messages) -> str:
-    texts = (m.get("content") for m in reversed(messages) if m.get("role") == "user")
-    return next((text for text in texts if isinstance(text, str)), "")
+    texts = (content_text(m.get("content")) for m in reversed(messages) if m.get("role") == "user")
+    return next((text for text in texts if text), "")
 
 
 def _resolve_config(config: str | OneGenConfig | None) -> OneGenConfig | None:

@@ -57,6 +57,7 @@ class MemoryPassages:
         self._model = model
         self._passages: dict[str, Passage] = {}
         self._vectors: dict[str, Vectors] = {}
+        self._matrix: Vectors | None = None  # the vectors in one piece, made when they are searched
 
     def add(self, passages: Iterable[Passage], *, show_progress: bool = False) -> None:
         """Embed passages and add them; one with an id that is there already takes its place."""
@@ -66,12 +67,14 @@ class MemoryPassages:
         )
         self._passages |= batch
         self._vectors |= dict(zip(batch, vectors, strict=True))
+        self._matrix = None
 
     def delete(self, ids: Iterable[str]) -> None:
         """Remove passages; ids that are not there are ignored."""
         for passage_id in ids:
             self._passages.pop(passage_id, None)
             self._vectors.pop(passage_id, None)
+        self._matrix = None
 
     def count(self) -> int:
         return len(self._passages)
@@ -85,7 +88,9 @@ class MemoryPassages:
         """
         check_top_k(k, self.count(), "this source")
         passages = list(self._passages.values())
-        scores = np.asarray(vectors, dtype=np.float32) @ np.stack(list(self._vectors.values())).T  # [n, passages]
+        if self._matrix is None:
+            self._matrix = np.stack(list(self._vectors.values()))
+        scores = np.asarray(vectors, dtype=np.float32) @ self._matrix.T  # [n, passages]
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return [[scored(passages[i], float(row[i])) for i in best] for row, best in zip(scores, order, strict=True)]
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -56,19 +56,22 @@ class TextCodec:
     Args:
         tokenizer: a fast tokenizer.
         config: its tokens and templates.
+        end_ids: tokens that end an answer, besides the tokenizer's own.
 
     Raises:
         ConfigError: the tokenizer is not a fast one, or a token of the config is not one single id in it.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: OneGenConfig) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, config: OneGenConfig, *, end_ids: Collection[int] = ()
+    ) -> None:
         self.tokenizer = tokenizer
         self.config = config
         if not tokenizer.is_fast:
             msg = f"{type(tokenizer).__name__} is not a fast tokenizer; save the checkpoint with its tokenizer.json."
             raise ConfigError(msg)
-        self._added: dict[str, AddedToken] = {t.content: t for t in tokenizer.added_tokens_decoder.values()}
-        missing = [token for token in config.tokens if token not in self._added]
+        added: dict[int, AddedToken] = tokenizer.added_tokens_decoder
+        missing = sorted(set(config.tokens) - {token.content for token in added.values()})
         if missing:
             msg = (
                 f"The tokenizer has no single token for {missing}. Add them with"
@@ -77,9 +80,6 @@ class TextCodec:
             raise ConfigError(msg)
         self.query_id = self.token_id(config.query_token)
         self.document_id = self.token_id(config.document_token)
-        self.control_ids = frozenset(tokenizer.added_tokens_decoder)
-        self.eos_ids = frozenset({tokenizer.eos_token_id} - {None})
-        self._pattern = re.compile("|".join(re.escape(t) for t in sorted(self._added, key=len, reverse=True)))
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         # What stands after a control token is encoded behind a sentinel token, because some tokenizers treat the
         # start of a text in a special way. Random, so that no text can hold it.
@@ -87,6 +87,15 @@ class TextCodec:
         self._plain = _without_added_tokens(self._backend)
         self._plain.add_special_tokens([AddedToken(self._sentinel, normalized=False)])
         self._guard = f"\u2060{secrets.token_hex(16)}\u2060"
+        # Of the added tokens, those are ordinary that are not special and that plain text gives anyway: some tokenizers
+        # list line breaks there. Those that are not special and only match as a whole are text for the reader, but no
+        # user may write them: chat models mark tool calls so.
+        self.hidden_ids = frozenset(i for i, token in added.items() if token.special or token.content in config.tokens)
+        ordinary = frozenset(i for i, token in added.items() if self._after_control(token.content) == [i])
+        self.control_ids = frozenset(added) - (ordinary - self.hidden_ids)
+        self.eos_ids = self.control_ids & {tokenizer.eos_token_id, *end_ids}
+        self._added = {added[i].content: added[i] for i in self.control_ids}
+        self._pattern = re.compile("|".join(re.escape(t) for t in sorted(self._added, key=len, reverse=True)))
 
     def token_id(self, token: str) -> int:
         return int(self.tokenizer.convert_tokens_to_ids(token))
@@ -175,7 +184,7 @@ class TextCodec:
             check_text(value, "A message", allow_empty=True)
             return self._pattern.sub(lambda match: match[0][:1] + self._guard + match[0][1:], value)
         if isinstance(value, Mapping):
-            return {key: self._guarded(item) for key, item in value.items()}
+            return {self._guarded(key): self._guarded(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._guarded(item) for item in value]
         return value
@@ -228,7 +237,7 @@ class TextCodec:
         if at_start:
             ids = self._plain.encode(span, add_special_tokens=False).ids
         else:
-            ids = self._plain.encode(self._sentinel + span, add_special_tokens=False).ids[1:]
+            ids = self._after_control(span)
         if self.control_ids.isdisjoint(ids):
             return ids
         # A tokenizer whose vocabulary itself spells a control token: encode around it, letter by letter.
@@ -238,11 +247,14 @@ class TextCodec:
             raise InvalidInputError(msg)
         return self._encode_span(span[:half], at_start=at_start) + self._encode_span(span[half:], at_start=False)
 
+    def _after_control(self, text: str) -> list[int]:
+        return self._plain.encode(self._sentinel + text, add_special_tokens=False).ids[1:]
+
     # --- decoding --------------------------------------------------------------------------------------------------
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids` without control tokens."""
-        return self._backend.decode([i for i in ids if i not in self.control_ids])
+        """The text of `ids` for a reader: without special tokens and those of the config."""
+        return self._backend.decode([i for i in ids if i not in self.hidden_ids])
 
     def detokenizer(self) -> IncrementalDetokenizer:
         return IncrementalDetokenizer(self._backend)
@@ -316,25 +328,46 @@ def merge_same_role(messages: Messages) -> list[dict[str, Any]]:
     """Join neighbouring messages of one role, and system messages into one at the start, as chat templates want it.
 
     Raises:
-        InvalidInputError: there are no messages, or one is not `{"role": ..., "content": ...}`.
+        InvalidInputError: there are no messages, or one is not `{"role": ..., "content": ...}` with a word as its role
+            and text as its content.
     """
     if not messages:
         msg = "The list of messages is empty; give at least one message."
         raise InvalidInputError(msg)
     merged: list[dict[str, Any]] = []
     system: list[str] = []
-    for message in messages:
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
-            msg = f"A message must be a mapping with 'role' and 'content', not {message!r}."
+    for given in messages:
+        if not isinstance(given, Mapping) or not isinstance(given.get("role"), str) or "content" not in given:
+            msg = f"A message must be a mapping with 'role' and 'content', not {given!r}."
             raise InvalidInputError(msg)
+        if not given["role"].isidentifier():
+            msg = f"The role of a message is {given['role']!r}; it must be a plain word, such as 'user' or 'assistant'."
+            raise InvalidInputError(msg)
+        message = {**given, "content": content_text(given["content"])}
         plain = set(message) == {"role", "content"} and isinstance(message["content"], str)
         if message["role"] == "system" and plain:
             system.append(message["content"])
         elif plain and merged and merged[-1]["role"] == message["role"] and set(merged[-1]) == {"role", "content"}:
             merged[-1]["content"] += "\n" + message["content"]
         else:
-            merged.append(dict(message))
+            merged.append(message)
     return ([{"role": "system", "content": "\n\n".join(system)}] if system else []) + merged
+
+
+def content_text(content: object) -> str | None:
+    """The text of a message, whose content may be a list of text parts; None where there is none, as with tool calls.
+
+    Raises:
+        InvalidInputError: the content holds something else than text.
+    """
+    if content is None or isinstance(content, str):
+        return content
+    parts = content if isinstance(content, (list, tuple)) else [content]
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        msg = f"The content of a message is {content!r}; it must be text, or a list of parts {{'type': 'text', 'text': ...}}."
+        raise InvalidInputError(msg)
+    return "".join(texts)
 
 
 def _as_dialogue(prompt: str | Messages) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -33,6 +35,9 @@ _SIZE: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 12,
     "max_position_embeddings": CONTEXT,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
 }
 _MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
 ARCHITECTURES: dict[str, Callable[..., PreTrainedConfig]] = {
@@ -75,3 +80,42 @@ def tiny_model(architecture: str, vocabulary: int) -> PreTrainedModel:
             if parameter.dim() > 1:
                 parameter.mul_(6)
     return model.eval()
+
+
+@cache
+def metaspace_tokenizer(
+    added: tuple[str, ...], prefix: Literal["first", "every run"], chat_template: str | None = None
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of Llama 2's kind, with byte fallback and special tokens added behind the vocabulary.
+
+    prefix: where a space is put in front of the text: at its very start, or (the older form) after every special token.
+    """
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    learned = json.loads(trained.to_str())["model"]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\n", "\n\n", *learned["vocab"]]
+    model = models.BPE(
+        vocab={piece: number for number, piece in enumerate(pieces)},
+        merges=[("\n", "\n"), *map(tuple, learned["merges"])],
+        unk_token="<unk>",
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(model)
+    if prefix == "first":
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=chat_template,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.add_tokens(list(added), special_tokens=True)
+    return fast

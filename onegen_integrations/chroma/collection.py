@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import chromadb
+import httpx
 from chromadb.api import ClientAPI
 from chromadb.api.collection_configuration import CreateCollectionConfiguration, CreateHNSWConfiguration
 from chromadb.config import Settings
@@ -95,6 +96,8 @@ def store_errors(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         msg = f"Chroma failed to {what}: {type(error).__name__}: {error}"
+        if isinstance(error, httpx.TransportError):
+            msg += ". The server cannot be reached; once it can, make the same call again."
         raise PassageStoreError(msg) from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +13,16 @@ from chromadb.errors import InvalidArgumentError
 from tqdm.auto import tqdm
 
 from onegen_integrations.chroma.collection import open_collection, open_database, store_errors
-from onegen_integrations.chroma.rows import ROW, Metadata, Record, first_row_id, passage_id_of, row_ids, scored_passage
+from onegen_integrations.chroma.rows import (
+    ROW,
+    Metadata,
+    Record,
+    Splitter,
+    first_row_id,
+    passage_id_of,
+    row_ids,
+    scored_passage,
+)
 from onegen_integrations.errors import ContextWindowError, InvalidInputError
 from onegen_integrations.passages import Passage, ScoredPassage, Vectors, check_top_k
 
@@ -52,7 +61,7 @@ class ChromaPassages:
         path: str | Path | None = None,
         client: ClientAPI | None = None,
         collection: str = "onegen",
-        fragments: Callable[[str], Sequence[str]] | None = None,
+        fragments: Splitter | None = None,
     ) -> None:
         if path is not None and client is not None:
             msg = f"path={str(path)!r} and client= are both given; give the one or the other."

@@ -50,6 +50,9 @@ class Record:
         if not isinstance(passage.id, str) or not passage.id or not _has_utf8(passage.id):
             msg = f"The id of a passage must be a non-empty string of valid characters, not {passage.id!r}."
             raise InvalidInputError(msg)
+        if not isinstance(passage.metadata, Mapping):
+            msg = f"The metadata of passage {passage.id!r} must be a mapping, not {type(passage.metadata).__name__}."
+            raise InvalidInputError(msg)
         pieces = _pieces(passage, split)
         digest = hashlib.sha256(json.dumps([split is not None, passage.title, pieces]).encode())
         metadata = {**_encode(passage), CONTENT: digest.hexdigest()[:32]}

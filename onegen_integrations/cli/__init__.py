@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    debug = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    debug = OneLineParser(add_help=False, argument_default=argparse.SUPPRESS)
     debug.add_argument("--debug", action="store_true", help="show where in the code an error comes from")
     parser = OneLineParser(
         prog="onegen", description="One language model that generates and retrieves: RAG with one set of weights."

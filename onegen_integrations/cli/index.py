@@ -66,9 +66,9 @@ def add_with_report(store: ChromaPassages, passages: Sequence[Passage]) -> None:
     """
     before = store.count()
     pending = len(store.pending(passages))
-    if pending:
-        print(f"Indexing {pending} of {len(passages)} passages ...", flush=True)
     try:
+        if pending:
+            print(f"Indexing {pending} of {len(passages)} passages ...", flush=True)
         store.add(passages, show_progress=sys.stderr.isatty())
     except KeyboardInterrupt:
         done = len(passages) - len(store.pending(passages))

@@ -35,7 +35,7 @@ class PointerHead:
         weight: of its loss beside the others.
     """
 
-    def __init__(self, model: LlamaForCausalLM, *, layer: int, head: int = 0, weight: float = 0.5) -> None:
+    def __init__(self, model: LlamaForCausalLM, *, layer: int, head: int = 0, weight: float = 1.0) -> None:
         self._attention: nn.Module = model.model.layers[layer].self_attn
         size = self._attention.head_dim
         self._rows = slice(head * size, (head + 1) * size)

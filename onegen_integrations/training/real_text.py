@@ -1,4 +1,4 @@
-"""Real text for training and measuring, read from a folder of public data sets; nothing of it is in this package.
+"""Real text for training, read from a folder of public data sets; nothing of it is in this package.
 
 `folder` holds `squad/train.json`, `entityquestions/train.jsonl.gz`, `text/wiki_passages.jsonl.xz` and so on, each in
 its published form. The model card says where to get them.

@@ -18,6 +18,7 @@ from onegen_integrations.training import attention
 from onegen_integrations.training.induction import write_induction_heads
 from onegen_integrations.training.mixture import MiniData
 from onegen_integrations.training.names import NameSource
+from onegen_integrations.training.optimizer import MuonAdamW
 from onegen_integrations.training.pointing import PointerHead, pointing_layer
 from onegen_integrations.training.real_text import RealText
 from onegen_integrations.training.tokenizer import train_tokenizer
@@ -30,9 +31,9 @@ class Recipe:
     """Size of the model and of its training. tokens: of one step; steps: in all; decay: the last share of them, in
     which the learning rate falls to zero."""
 
-    steps: int = 7000
+    steps: int = 2700
     tokens: int = 7000
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2.5e-3
     warmup_steps: int = 100
     decay: float = 0.25
     seed: int = 0
@@ -88,15 +89,16 @@ def train_mini(
             "min_lr_ratio": 0.02,
         },
         warmup_steps=recipe.warmup_steps,
-        adam_beta2=0.98,
-        weight_decay=0.05,
         max_grad_norm=1.0,
         logging_steps=25,
         save_steps=checkpoint_every,
         seed=recipe.seed,
     )
     pointer = PointerHead(model, layer=pointing_layer(recipe.layers))
-    trainer = OneGenTrainer(model=model, args=arguments, train_dataset=dataset, pointer=pointer)
+    optimizer = MuonAdamW(model, lr=recipe.learning_rate, weight_decay=0.05)
+    trainer = OneGenTrainer(
+        model=model, args=arguments, train_dataset=dataset, optimizers=(optimizer, None), pointer=pointer
+    )
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     # Half the size on disk; the figures of the model card are measured with the weights as they are saved.
     return save(model.to(torch.bfloat16), tokenizer, config, work / "model")

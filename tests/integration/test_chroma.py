@@ -21,7 +21,6 @@ from onegen_integrations import (
     ContextWindowError,
     FingerprintMismatchError,
     InvalidInputError,
-    MemoryPassages,
     OneGen,
     OneGenConfig,
     Passage,
@@ -37,10 +36,12 @@ TEXT = " ".join(SENTENCES[:8])
 class CountingOneGen(OneGen):
     """Remembers which texts it embedded; interrupted as by Ctrl-C before it embeds more than `limit`."""
 
-    limit = math.inf
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.embedded = []
+        self.limit = math.inf
 
     def embed_fragments(self, documents, **options):
-        self.embedded = getattr(self, "embedded", [])
         if len(self.embedded) + len(documents) > self.limit:
             signal.raise_signal(signal.SIGINT)
         self.embedded += ["".join(fragments) for fragments in documents]
@@ -67,7 +68,7 @@ def source(model, database, passages) -> ChromaPassages:
 
 
 def sentences(text: str) -> list[str]:
-    return re.split(r"(?<=[.!?] )", text)
+    return re.split(r"(?<=[.!?] )(?=.)", text)
 
 
 def many(count: int) -> list[Passage]:
@@ -76,8 +77,8 @@ def many(count: int) -> list[Passage]:
 
 def rows_of(database: Path, name: str = "onegen") -> dict[str, np.ndarray]:
     """The vectors that are stored, by row id."""
-    found = open_database(database).get_collection(name, embedding_function=None).get(include=["embeddings"])
-    return dict(zip(found["ids"], found["embeddings"], strict=True))
+    rows = open_database(database).get_collection(name, embedding_function=None).get(include=["embeddings"])
+    return dict(zip(rows["ids"], rows["embeddings"], strict=True))
 
 
 def found(source: PassageSource, vector: np.ndarray, k: int = 1, **options: Any) -> list[str]:
@@ -182,7 +183,9 @@ def test_unchanged_passages_are_not_embedded_again(source, model, passages):
 def test_a_changed_passage_takes_the_place_of_the_old_one(source, model, database):
     source.add([Passage("0", "Now the text is another.", {"year": 1999})])
     assert source.count() == 8
-    np.testing.assert_allclose(rows_of(database)["0"], model.embed_documents(["Now the text is another."])[0], atol=1e-5)
+    np.testing.assert_allclose(
+        rows_of(database)["0"], model.embed_documents(["Now the text is another."])[0], atol=1e-5
+    )
     (hit,) = source.search(model.embed_documents(["Now the text is another."]), k=1)[0]
     assert (hit.id, hit.text, hit.metadata) == ("0", "Now the text is another.", {"year": 1999})
 
@@ -228,6 +231,7 @@ def test_two_passages_with_one_id_are_refused_before_anything_is_embedded(model,
         (Passage(7, "Text."), "non-empty string"),
         (Passage("\ud800", "Text."), "valid characters"),
         (Passage("a", None), "must be a string"),
+        (Passage("a", "Text.", None), "must be a mapping"),
         (Passage("a", "  "), "Passage 'a' cannot be embedded"),
         (Passage("a", "\ud800"), "Passage 'a' cannot be embedded"),
     ],
@@ -330,7 +334,14 @@ def assert_same_rows(one: Path, other: Path) -> None:
         {"float": 0.1 + 0.2, "whole": 1.0, "tiny": 5e-324, "nan": math.nan, "infinite": -math.inf},
         {"true": True, "false": False, "none": None},
         {"strings": ["a", ""], "ints": [1, 2], "floats": [1.0, 2.5], "bools": [True, False]},
-        {"no list": [], "mixed": [1, "a"], "numbers": [1, 2.5], "nested": [[1], [2]], "nans": [math.nan], "big": [2**70]},
+        {
+            "no list": [],
+            "mixed": [1, "a"],
+            "numbers": [1, 2.5],
+            "nested": [[1], [2]],
+            "nans": [math.nan],
+            "big": [2**70],
+        },
         {"dict": {"a": {"b": [1, None]}}, "no dict": {}},
         {"": 1, "#x": 2, "$and": 3, "chroma:document": 4, "chroma:x": 5, "a.b": 6, "é\0": 7},
         {"surrogate": "\ud800", "\udfff": 1, "in list": ["\ud800"]},
@@ -360,7 +371,7 @@ def test_metadata_come_back_as_they_were(model, database, metadata):
     ],
 )
 def test_metadata_that_would_not_come_back_as_they_are_are_refused(source, metadata):
-    with pytest.raises(InvalidInputError, match="metadata .* of passage 'x'"):
+    with pytest.raises(InvalidInputError, match=r"metadata .* of passage 'x'"):
         source.add([Passage("x", "Text.", metadata)])
     assert source.count() == 8
 
@@ -409,7 +420,14 @@ def test_k_passages_come_back_however_many_fragments_one_of_them_has(fragmented,
     fragmented.add([Passage("long", "A ferry. " * 100)])
     vector = model.embed_fragments([sentences("A ferry. " * 100)])[0][50]
     assert [hit.id for hit in fragmented.search(vector[None], k=1)[0]] == ["long"]
-    assert {hit.id for hit in fragmented.search(vector[None], k=6)[0]} == {"all", "all#0", "all#1", "all#2", "all#3", "long"}
+    assert {hit.id for hit in fragmented.search(vector[None], k=6)[0]} == {
+        "all",
+        "all#0",
+        "all#1",
+        "all#2",
+        "all#3",
+        "long",
+    }
     with pytest.raises(InvalidInputError, match="only 6"):
         fragmented.search(vector[None], k=7)
 
@@ -446,15 +464,18 @@ def test_fragments_that_are_not_changed_are_not_embedded_again(fragmented, model
     assert len(model.embedded) == len(documents)
 
 
-def test_calls_of_few_rows_give_the_same_collection(monkeypatch, model, tmp_path, documents):
-    ChromaPassages(model, path=tmp_path / "large", fragments=sentences).add(documents)
-    monkeypatch.setattr(chroma_passages, "MOST_NUMBERS", 3 * model.dim)
+def test_calls_of_few_rows_write_and_find_the_same(fragmented, database, monkeypatch, model, tmp_path, documents):
+    monkeypatch.setattr(chroma_passages, "MOST_NUMBERS", 5 * model.dim)
     source = ChromaPassages(model, path=tmp_path / "small", fragments=sentences)
-    with pytest.raises(PassageStoreError):  # one passage of eight rows does not fit, and is not divided
-        source.add(documents)
+    source.add(documents)
+    assert_same_rows(tmp_path / "small", database)
+    queries = model.embed_queries(SENTENCES)
+    assert source.search(queries, k=5) == fragmented.search(queries, k=5)
 
 
-@pytest.mark.parametrize("split", [lambda text: [], lambda text: [text, text], lambda text: text.split(), lambda text: [0]])
+@pytest.mark.parametrize(
+    "split", [lambda text: [], lambda text: [text, text], lambda text: text.split(), lambda text: [0]]
+)
 def test_fragments_that_are_not_the_text_are_refused(model, database, split):
     source = ChromaPassages(model, path=database, fragments=split)
     with pytest.raises(InvalidInputError, match="joined are the text; for passage 'a'"):
@@ -582,8 +603,15 @@ def run_python(code: str) -> str:
 
 
 def test_without_chromadb_the_import_error_names_the_extra():
-    code = "import sys; sys.modules['chromadb'] = None\ntry: import onegen_integrations.chroma\nexcept ImportError as e: print(e)"
-    assert "onegen-integrations[chroma]" in run_python(code)
+    code = """
+import sys
+sys.modules["chromadb"] = None
+try:
+    import onegen_integrations.chroma
+except ImportError as error:
+    print(error)
+"""
+    assert "install onegen-integrations[chroma]" in run_python(code)
 
 
 def test_importing_the_adapter_does_not_import_torch():

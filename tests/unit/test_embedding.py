@@ -137,10 +137,3 @@ def test_vectors_are_unit_length_float32_and_as_wide_as_the_model(tiny):
         assert vectors.dtype == np.float32
         assert vectors.shape[1] == model.dim == 48
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-
-
-def test_nothing_in_is_nothing_out(tiny):
-    model = tiny()
-    assert model.embed_queries([]).shape == (0, model.dim)
-    assert model.embed_documents([]).shape == (0, model.dim)
-    assert model.embed_fragments([]) == []

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from oracle import assert_one_pass, clean_forward
+from tiny import tiny_model, tiny_tokenizer
 
-from onegen_integrations import ContextWindowError, Finish, InvalidInputError, MemoryPassages, OneGen, Passage, TextDelta
+from onegen_integrations import ContextWindowError, Finish, InvalidInputError, MemoryPassages, OneGen, Passage, Retrieval, TextDelta
 
 QUESTION = "Where is the novel of Lena Marsh set?"
 PROMPTS = (
@@ -214,6 +215,17 @@ def test_the_model_ends_the_answer(tiny, source_of, play):
     assert generation.usage.forwarded_tokens == len(generation.token_ids) - 1
 
 
+def test_an_answer_also_ends_at_the_end_tokens_of_the_checkpoint(tiny, play, monkeypatch):
+    """Chat models name several in their generation config; an ordinary token there, from another tokenizer, ends nothing."""
+    words = tiny_tokenizer().tokenize(" the town")
+    ends = tiny_tokenizer().convert_tokens_to_ids(["<|user|>", words[0]])
+    monkeypatch.setattr(tiny_model("llama", len(tiny_tokenizer())).generation_config, "eos_token_id", ends)
+    play(dict(enumerate([*words, "<|user|>"])))
+    generation = tiny().generate(QUESTION)
+    assert generation.finish_reason == "stop"
+    assert generation.text == "the town"
+
+
 def test_max_new_tokens_counts_what_the_model_writes_and_not_the_passages(tiny, source_of, play):
     model = tiny()
     play(script(2))
@@ -238,34 +250,28 @@ def test_a_prompt_that_does_not_fit_is_refused_at_once_with_its_length(tiny):
         model.stream("long story " * 400)
 
 
-def test_passages_that_do_not_fit_are_refused_with_what_was_written_until_then(tiny, source_of, play):
+def test_bad_options_and_prompts_are_refused_before_the_stream_is_read(tiny):
     model = tiny()
-    source = MemoryPassages(model)
-    source.add([Passage(id="long", text="ab " * 200)])
-    play(script(4))
-    with pytest.raises(ContextWindowError, match="Shorten the prompt, use smaller passages") as caught:
-        model.generate(QUESTION, passages=source, max_new_tokens=30)
-    assert caught.value.partial is not None
-    assert caught.value.partial.finish_reason == "error"
-    assert caught.value.partial.text
-    assert caught.value.partial.retrievals
+    for options in ({"top_k": 0}, {"stop": ["a", ""]}):
+        with pytest.raises(InvalidInputError):
+            model.stream(QUESTION, **options)
+    for prompt in ("", "a\0b", [], ["Who?"]):
+        with pytest.raises(InvalidInputError):
+            model.stream(prompt)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"retrieval": "sometimes"}, "'sometimes'.*'auto', 'always' or 'never'"),
-        ({"retrieval": "always"}, "needs passages"),
-        ({"top_k": 0}, "top_k is 0"),
-        ({"max_retrievals": -1}, "max_retrievals is -1"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"temperature": -0.1}, "temperature is -0.1"),
-        ({"top_p": 0.0}, "top_p is 0.0"),
-        ({"top_p": 1.5}, "top_p is 1.5"),
-        ({"stop": ["a", ""]}, "stop string must not be empty"),
-    ],
-)
-def test_an_option_out_of_range_is_refused_by_name_before_anything_is_forwarded(tiny, options, message):
+def test_the_query_of_a_retrieval_is_the_text_that_led_to_it(tiny, source_of, play):
     model = tiny()
-    with pytest.raises(InvalidInputError, match=message):
-        model.stream(QUESTION, **options)
+    play({0: "[RQ]", 5: "[RQ]", 6: "[RQ]", 10: "[RQ]"})
+    chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": QUESTION}]
+    events = list(model.stream(chat, passages=source_of(model), max_new_tokens=12))
+    since, expected = "", []
+    for event in events:
+        if isinstance(event, TextDelta):
+            since += event.text
+        elif isinstance(event, Retrieval):
+            expected.append(since.strip() or QUESTION)
+            since = ""
+    assert [r.query for r in events[-1].generation.retrievals] == expected
+    assert expected[0] == expected[2] == QUESTION
+    assert len(set(expected)) == 3
