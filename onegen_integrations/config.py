@@ -73,7 +73,9 @@ class OneGenConfig:
             raise ConfigError(msg)
         if self.passage_attention == "isolated":
             if self.document_template != self.passage_template:
-                msg = "With isolated passages document_template and passage_template must be equal: one pass serves both."
+                msg = (
+                    "With isolated passages document_template and passage_template must be equal: one pass serves both."
+                )
                 raise ConfigError(msg)
             if not self.after_passages:
                 msg = (

@@ -64,8 +64,8 @@ class Retrieval:
 class Generation:
     """An answer.
 
-    text: what the model wrote for the reader. answer: the final answer in it. retrievals: in order. token_ids: the whole
-    final sequence: prompt, control tokens, passages and text.
+    text: what the model wrote for the reader. answer: the final answer in it. retrievals: in order. token_ids: the
+    whole final sequence: prompt, control tokens, passages and text.
     """
 
     text: str
@@ -184,7 +184,7 @@ class OnePass:
         detokenizer = self._codec.detokenizer()
         stops = self._stops
         eos = self._codec.eos_ids
-        pending = self._suffix() if self._options.retrieval == "always" and self._limit > 0 else []
+        pending = self._codec.query_suffix() if self._options.retrieval == "always" and self._limit > 0 else []
         reason: FinishReason = "closed"
         try:
             logits = self._start()
@@ -217,7 +217,7 @@ class OnePass:
         finally:
             self._prefixes.store(self._ids, self._cache)
 
-    # --- steps -----------------------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------
 
     def _start(self) -> Tensor:
         """Prefill the prompt, from an earlier sequence where one starts the same way."""
@@ -288,15 +288,14 @@ class OnePass:
                 row += len(block)
         return self._run(ids, visible)
 
-    # --- rules -----------------------------------------------------------------------------------------------------
+    # --- rules ------------------------------------------------------------------------------------
 
     def _banned(self) -> frozenset[int]:
         options = self._options
-        may_retrieve = options.passages is not None and options.retrieval != "never" and len(self._retrievals) < self._limit
+        may_retrieve = (
+            options.passages is not None and options.retrieval != "never" and len(self._retrievals) < self._limit
+        )
         return self._never if may_retrieve else self._never | {self._codec.query_id}
-
-    def _suffix(self) -> list[int]:
-        return self._codec.encode(self._codec.fill(self._config.query_suffix))
 
     def _check_room(self, new_tokens: int) -> None:
         if len(self._ids) + new_tokens > self._window:
@@ -307,7 +306,7 @@ class OnePass:
             )
             raise ContextWindowError(msg)
 
-    # --- results ---------------------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------
 
     def _emit(self, text: str) -> Iterator[TextDelta]:
         """Text for the reader, which does not begin with white space."""

@@ -67,7 +67,7 @@ class OneGen:
         self._prefixes = PrefixCache(prefix_cache_tokens)
         self.device = next(model.parameters()).device
         self._max_batch_tokens = max_batch_tokens or (512 if self.device.type == "cpu" else 16_384)
-        rows = model.get_input_embeddings().weight.shape[0]
+        rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
         outside = [token for token in config.tokens if self.codec.token_id(token) >= rows]
         if outside:
             msg = f"The tokens {outside} have no row in the model's embedding ({rows} rows); resize and train it first."
@@ -119,7 +119,8 @@ class OneGen:
                     model = _with_adapter(model, adapter)
                 settings = settings or _config_of(source, revision)
                 name = "onegen-mini" if checkpoint is None else Path(source).name if Path(source).exists() else source
-                loaded = cls(model.to(place), tokenizer, settings, name=name)
+                model.to(place)  # type: ignore[arg-type]
+                loaded = cls(model, tokenizer, settings, name=name)
                 _loaded[key] = loaded
         return loaded
 
@@ -132,12 +133,12 @@ class OneGen:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over all that decides a vector: weights, retrieval tokens, templates, dtype class, quantisation."""
+        """16 hex digits over all that decides a vector: weights, tokens, templates, dtype class, quantisation."""
         if self._fingerprint is None:
             self._fingerprint = _fingerprint(self.model, self.codec)
         return self._fingerprint
 
-    # --- embedding -------------------------------------------------------------------------------------------------
+    # --- embedding --------------------------------------------------------------------------------
 
     def embed_queries(self, queries: Sequence[str], *, show_progress: bool = False) -> Vectors:
         """Query vectors, float32 [n, dim] of unit length: the hidden state at the query token after each prompt.
@@ -147,11 +148,11 @@ class OneGen:
         Raises:
             InvalidInputError: a query is empty. ContextWindowError: one does not fit.
         """
-        suffix = self.codec.fill(self.config.query_suffix)
+        suffix = self.codec.query_suffix()
         encoded = []
         for number, query in enumerate(_as_list(queries, "queries")):
             check_text(query, f"Query {number}")
-            ids = self.codec.encode([*self.codec.prompt(query), *suffix])
+            ids = [*self.codec.encode(self.codec.prompt(query)), *suffix]
             encoded.append(EncodedDocument(ids, list(range(len(ids))), [len(ids) - 1], hidden=False))
         return self._stacked(self._embed(encoded, "query", show_progress=show_progress))
 
@@ -241,15 +242,15 @@ class OneGen:
         output = self._forward(ids.to(self.device), positions.to(self.device), visible.to(self.device))
         return [vectors_of(output.hidden[row, document.observers]) for row, document in enumerate(documents)]
 
-    # --- generation ------------------------------------------------------------------------------------------------
+    # --- generation -------------------------------------------------------------------------------
 
     def generate(self, prompt: str | Messages, **options: Any) -> Generation:
         """Answer a question or continue a chat, retrieving in the middle of the answer.
 
         Args:
             prompt: a question, or messages `{"role": ..., "content": ...}`.
-            **options: as in `GenerationOptions`: `passages` (a `PassageSource`), `retrieval` ("auto": the model decides;
-                "always": retrieve at once; "never"), `top_k`, `max_retrievals`, `score_threshold` (cosine),
+            **options: as in `GenerationOptions`: `passages` (a `PassageSource`), `retrieval` ("auto": the model
+                decides; "always": retrieve at once; "never"), `top_k`, `max_retrievals`, `score_threshold` (cosine),
                 `max_new_tokens`, `stop` (strings, not part of the text), `temperature` (0: greedy), `top_p`, `seed`.
 
         Raises:
@@ -271,7 +272,13 @@ class OneGen:
         parts = self.codec.prompt(prompt)
         question = prompt if isinstance(prompt, str) else _last_user_text(prompt)
         request = OnePass(
-            self._forward, self.codec, self._prefixes, self.context_window, parts, question, GenerationOptions(**options)
+            self._forward,
+            self.codec,
+            self._prefixes,
+            self.context_window,
+            parts,
+            question,
+            GenerationOptions(**options),
         )
         return request.run()
 
@@ -325,7 +332,7 @@ def _load(
     return model, tokenizer
 
 
-def _with_adapter(model: PreTrainedModel, adapter: str | Path) -> PreTrainedModel:
+def _with_adapter(model: PreTrainedModel, adapter: str | Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:

@@ -98,9 +98,11 @@ class TextCodec:
         self._pattern = re.compile("|".join(re.escape(t) for t in sorted(self._added, key=len, reverse=True)))
 
     def token_id(self, token: str) -> int:
-        return int(self.tokenizer.convert_tokens_to_ids(token))
+        token_id = self.tokenizer.convert_tokens_to_ids(token)
+        assert isinstance(token_id, int)  # noqa: S101 (one token, one id)
+        return token_id
 
-    # --- rendering -------------------------------------------------------------------------------------------------
+    # --- rendering --------------------------------------------------------------------------------
 
     def fill(self, template: str, **values: str) -> list[Part]:
         """Fill a template by plain replacement: its control tokens become `Control`, the values stay text."""
@@ -126,6 +128,10 @@ class TextCodec:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else merge_same_role(prompt)
         return self._chat(messages, tools)
 
+    def query_suffix(self) -> list[int]:
+        """The ids that follow a prompt whose query vector is wanted; the last one is the query token."""
+        return self.encode(self.fill(self.config.query_suffix), after_control=True)
+
     def passage(self, text: str, title: str = "") -> list[Part]:
         """A passage as it is spliced into an answer."""
         return self.fill(self.config.passage_template, text=text, title=title)
@@ -139,7 +145,7 @@ class TextCodec:
         ends = [0]
         for text in accumulate(fragments[:-1]):
             # A token that the end of a fragment cuts belongs to the next fragment.
-            own = os.path.commonprefix([whole, self.encode([*before, text], after_control=True)])
+            own = os.path.commonprefix([whole, self.encode([*before, text], after_control=True)])  # noqa: RUF071 (of ids)
             ends.append(max(ends[-1], len(own)))
         return [whole[start:end] for start, end in pairwise([*ends, len(whole)])]
 
@@ -159,10 +165,16 @@ class TextCodec:
         token = Control(self.config.document_token)
         before, after = self.config.document_template.split("{text}")
         # In the published format the prompt quotes the document token; it is a token there too.
-        parts = [*self.fill(before, title=title), *(p for f in fragments for p in (f, token)), *self.fill(after, title=title)]
+        parts = [
+            *self.fill(before, title=title),
+            *(p for f in fragments for p in (f, token)),
+            *self.fill(after, title=title),
+        ]
         ids = self.encode(parts)
         quoted = sum(part == token for part in self.fill(before, title=title))
-        observers = [i for i, token_id in enumerate(ids) if token_id == self.document_id][quoted : quoted + len(fragments)]
+        observers = [i for i, token_id in enumerate(ids) if token_id == self.document_id][
+            quoted : quoted + len(fragments)
+        ]
         return EncodedDocument(ids, list(range(len(ids))), observers, hidden=False)
 
     def _chat(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> list[Part]:
@@ -176,7 +188,7 @@ class TextCodec:
         except Exception as error:  # jinja2 is transformers' dependency; a template raises what it likes
             msg = f"The chat template of this checkpoint refuses these messages: {error}"
             raise InvalidInputError(msg) from error
-        return [p.replace(self._guard, "") if isinstance(p, str) else p for p in self.trusted(rendered)]
+        return [p.replace(self._guard, "") if isinstance(p, str) else p for p in self.trusted(str(rendered))]
 
     def _guarded(self, value: Any) -> Any:
         """Break every control token in the strings of `value` by a guard that `_chat` takes out again."""
@@ -190,7 +202,7 @@ class TextCodec:
         return value
 
     def trusted(self, text: str) -> list[Part]:
-        """The parts of a text that a template or the author of training data wrote: its control tokens count as such."""
+        """The parts of a text that a template, or the author of training data, wrote: control tokens count as such."""
         parts: list[Part] = []
         end = 0
         for match in self._pattern.finditer(text):
@@ -200,7 +212,7 @@ class TextCodec:
             end = match.end()
         return [*parts, text[end:]] if end < len(text) else parts
 
-    # --- encoding --------------------------------------------------------------------------------------------------
+    # --- encoding ---------------------------------------------------------------------------------
 
     def encode(self, parts: Iterable[Part], *, after_control: bool = False) -> list[int]:
         """Token ids of rendered parts. Neighbouring texts are encoded together; a `Control` is one id.
@@ -234,10 +246,7 @@ class TextCodec:
         return self.encode([text])
 
     def _encode_span(self, span: str, *, at_start: bool) -> list[int]:
-        if at_start:
-            ids = self._plain.encode(span, add_special_tokens=False).ids
-        else:
-            ids = self._after_control(span)
+        ids = self._plain.encode(span, add_special_tokens=False).ids if at_start else self._after_control(span)
         if self.control_ids.isdisjoint(ids):
             return ids
         # A tokenizer whose vocabulary itself spells a control token: encode around it, letter by letter.
@@ -250,7 +259,7 @@ class TextCodec:
     def _after_control(self, text: str) -> list[int]:
         return self._plain.encode(self._sentinel + text, add_special_tokens=False).ids[1:]
 
-    # --- decoding --------------------------------------------------------------------------------------------------
+    # --- decoding ---------------------------------------------------------------------------------
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` for a reader: without special tokens and those of the config."""
@@ -320,7 +329,9 @@ def check_text(text: object, what: str, *, allow_empty: bool = False) -> None:
         raise InvalidInputError(msg)
     for match in re.finditer("[\ud800-\udfff\0]", text):
         kind = "a NUL character" if match[0] == "\0" else f"the lone surrogate U+{ord(match[0]):04X}"
-        msg = f"{what} holds {kind} at position {match.start()}; remove it or decode the source with the right encoding."
+        msg = (
+            f"{what} holds {kind} at position {match.start()}; remove it or decode the source with the right encoding."
+        )
         raise InvalidInputError(msg)
 
 
@@ -363,9 +374,10 @@ def content_text(content: object) -> str | None:
     if content is None or isinstance(content, str):
         return content
     parts = content if isinstance(content, (list, tuple)) else [content]
-    texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
-    if not all(isinstance(text, str) for text in texts):
-        msg = f"The content of a message is {content!r}; it must be text, or a list of parts {{'type': 'text', 'text': ...}}."
+    found = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
+    texts = [text for text in found if isinstance(text, str)]
+    if len(texts) < len(found):
+        msg = f"The content of a message is {content!r}; it must be text, or a list of {{'type': 'text', 'text': ...}}."
         raise InvalidInputError(msg)
     return "".join(texts)
 

@@ -86,7 +86,9 @@ def _form(model: PreTrainedModel, seen: Tensor) -> Tensor:
     return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
 
 
-def spliced_blocks(generation: Generation, tokenizer: PreTrainedTokenizerFast, config: OneGenConfig) -> list[list[range]]:
+def spliced_blocks(
+    generation: Generation, tokenizer: PreTrainedTokenizerFast, config: OneGenConfig
+) -> list[list[range]]:
     """Where the passages of each retrieval stand in the final sequence; fails where another text stands there."""
     found = []
     for retrieval in generation.retrievals:

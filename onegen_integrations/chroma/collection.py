@@ -23,7 +23,7 @@ SPACE: Final = "cosine"
 FINGERPRINT = "onegen:fingerprint"
 MODEL = "onegen:model"
 FRAGMENTS = "onegen:fragments"
-_ADVICE = "Or use another collection name, and add the passages there."
+_ANOTHER = "use another collection name and add the passages there."
 
 
 def open_database(path: str | Path) -> ClientAPI:
@@ -56,7 +56,7 @@ def open_collection(client: ClientAPI, name: str, model: OneGen, *, fragments: b
         fragments: whether passages have one vector for each fragment; a collection keeps to one way.
 
     Raises:
-        FingerprintMismatchError: the collection holds vectors of another model, or of nobody knows which.
+        FingerprintMismatchError: the collection holds vectors of another model, or of an unknown one.
         PassageStoreError: it compares in another way than by cosine similarity, or Chroma failed.
         InvalidInputError: the name is not allowed, or the collection treats fragments otherwise.
     """
@@ -101,12 +101,24 @@ def store_errors(what: str) -> Iterator[None]:
         raise PassageStoreError(msg) from error
 
 
+@contextmanager
+def filter_errors(where: object) -> Iterator[None]:
+    """Turn Chroma's refusal of the filter `where` into an `InvalidInputError`."""
+    try:
+        yield
+    except (TypeError, ValueError, InvalidArgumentError) as error:
+        if where is None:
+            raise
+        msg = f"Chroma refuses where={where!r}: {error}"
+        raise InvalidInputError(msg) from error
+
+
 def _check_space(collection: chromadb.Collection) -> None:
     configuration = collection.configuration_json
     index = configuration.get("hnsw") or configuration.get("spann") or {}
     space = index.get("space", "l2")
     if space != SPACE:
-        msg = f"The collection {collection.name!r} compares by {space!r}, not by {SPACE!r}. {_ADVICE}"
+        msg = f"The collection {collection.name!r} compares by {space!r}, not by {SPACE!r}; {_ANOTHER}"
         raise PassageStoreError(msg)
 
 
@@ -115,7 +127,7 @@ def _check_empty(collection: chromadb.Collection) -> None:
     if stored:
         msg = (
             f"The collection {collection.name!r} holds {stored} vectors but no fingerprint, so nobody knows which model"
-            f" made them. {_ADVICE}"
+            f" made them; {_ANOTHER}"
         )
         raise FingerprintMismatchError(msg)
 
@@ -124,16 +136,16 @@ def _check_model(collection: chromadb.Collection, model: OneGen) -> None:
     found = collection.metadata[FINGERPRINT]
     if found != model.fingerprint:
         msg = (
-            f"The collection {collection.name!r} holds vectors of {collection.metadata.get(MODEL)!r} (fingerprint"
-            f" {found}), which mean nothing to {model.name!r} (fingerprint {model.fingerprint}). Open it with that"
-            f" model. {_ADVICE}"
+            f"The collection {collection.name!r} belongs to {collection.metadata.get(MODEL)!r} (fingerprint {found});"
+            f" its vectors mean nothing to {model.name!r} (fingerprint {model.fingerprint}). Open it with that model,"
+            f" or {_ANOTHER}"
         )
         raise FingerprintMismatchError(msg)
     dimension = collection.get_model().dimension
     if dimension not in (None, model.dim):
         msg = (
             f"The collection {collection.name!r} holds vectors of {dimension} dimensions, but {model.name!r} makes"
-            f" {model.dim}: something else wrote them. {_ADVICE}"
+            f" {model.dim}: something else wrote them; {_ANOTHER}"
         )
         raise FingerprintMismatchError(msg)
 
@@ -142,6 +154,7 @@ def _check_fragments(collection: chromadb.Collection, *, fragments: bool) -> Non
     if bool(collection.metadata.get(FRAGMENTS)) != fragments:
         made, wanted = ("without", "no") if fragments else ("with", "its")
         msg = (
-            f"The collection {collection.name!r} was made {made} fragments; open it with {wanted} fragments=. {_ADVICE}"
+            f"The collection {collection.name!r} was made {made} fragments; open it with {wanted} fragments=, or"
+            f" {_ANOTHER}"
         )
         raise InvalidInputError(msg)

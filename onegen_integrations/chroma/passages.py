@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from chromadb.api import ClientAPI
-from chromadb.errors import InvalidArgumentError
 from tqdm.auto import tqdm
 
-from onegen_integrations.chroma.collection import open_collection, open_database, store_errors
+from onegen_integrations.chroma.collection import filter_errors, open_collection, open_database, store_errors
 from onegen_integrations.chroma.rows import (
     ROW,
     Metadata,
@@ -127,10 +126,10 @@ class ChromaPassages:
         """The ids of all passages, or of those whose metadata pass Chroma's filter `where`.
 
         Raises:
-            PassageStoreError: Chroma failed.
+            InvalidInputError: Chroma refuses `where`. PassageStoreError: Chroma failed.
         """
         fragmented = self._split is not None
-        with store_errors("list passages"):
+        with store_errors("list passages"), filter_errors(where):
             rows = self._collection.get(where=where, include=[])["ids"]
         return list(dict.fromkeys(passage_id_of(row, fragmented=fragmented) for row in rows))
 
@@ -175,7 +174,7 @@ class ChromaPassages:
             for scores in best
         ]
 
-    # --- reading ---------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     @property
     def _place(self) -> str:
@@ -200,16 +199,10 @@ class ChromaPassages:
         self, queries: list[Vectors], rows: int, where: dict[str, Any] | None
     ) -> tuple[list[list[str]], list[list[float]]]:
         """Ids and distances of rows. Nothing else: the database cannot give the texts of many thousand rows at once."""
-        with store_errors("search"):
-            try:
-                found = self._collection.query(
-                    query_embeddings=np.stack(queries), n_results=rows, where=where, include=["distances"]
-                )
-            except (TypeError, ValueError, InvalidArgumentError) as error:
-                if where is None:
-                    raise
-                msg = f"Chroma refuses where={where!r}: {error}"
-                raise InvalidInputError(msg) from error
+        with store_errors("search"), filter_errors(where):
+            found = self._collection.query(
+                query_embeddings=np.stack(queries), n_results=rows, where=where, include=["distances"]
+            )
         return found["ids"], found["distances"] or []
 
     def _fold(self, rows: Sequence[str], distances: Sequence[float]) -> dict[str, float]:
@@ -231,7 +224,7 @@ class ChromaPassages:
                     found[passage_id_of(row, fragmented=fragmented)] = (text, metadata or {})
         return found
 
-    # --- writing ---------------------------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def _records(self, passages: Iterable[Passage]) -> list[Record]:
         """Passages ready to be written, each id once."""

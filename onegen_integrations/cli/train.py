@@ -1,4 +1,4 @@
-"""Train a checkpoint from nothing, or go on where an earlier run into the same folder stopped."""
+"""Train a checkpoint from nothing or from another one, or go on where an earlier run into the same folder stopped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", choices=("mini",), required=True, help="mini: the bundled checkpoint")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="checkpoints and the finished model")
     parser.add_argument("--data", type=Path, metavar="DIR", help="public data sets; without: generated text alone")
+    parser.add_argument("--start", type=Path, metavar="DIR", help="a model of this recipe to train further")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default: 0)")
     parser.add_argument("--steps", type=positive, metavar="N", help="length of the training; default: the recipe's")
 
 
@@ -25,9 +27,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         from onegen_integrations.training.recipe import Recipe, train_mini
 
-        folder = train_mini(
-            args.output, data=args.data, recipe=Recipe() if args.steps is None else Recipe(steps=args.steps)
-        )
+        settings = {"steps": args.steps} if args.steps is not None else {}
+        if args.start is not None:
+            settings["begin"] = 0.4  # what comes first in the schedule is learned already
+        recipe = Recipe(seed=args.seed, **settings)
+        folder = train_mini(args.output, data=args.data, start=args.start, recipe=recipe)
     except KeyboardInterrupt:
         msg = "interrupted; run the same command again to go on from the last checkpoint"
         raise KeyboardInterrupt(msg) from None

@@ -19,6 +19,8 @@ class _Layer(CacheLayerMixin):
     """Keys and values [1, H, capacity, D] of one layer; position in the buffer is position in the sequence."""
 
     is_sliding = False
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, owner: SequenceCache) -> None:
         super().__init__()
@@ -67,6 +69,8 @@ class SequenceCache(Cache):
         """A cache of its own that holds the first `length` positions."""
         copy = SequenceCache(len(self.layers))
         for mine, theirs in zip(self.layers, copy.layers, strict=True):
+            assert isinstance(mine, _Layer)  # noqa: S101 (as made above)
+            assert isinstance(theirs, _Layer)  # noqa: S101
             theirs.keys = mine.keys[:, :, :length].clone()
             theirs.values = mine.values[:, :, :length].clone()
             theirs.is_initialized = True

@@ -65,7 +65,7 @@ class Forward:
         self._layer_types = set(layer_types or [])
         if layer_types is None:
             self._layer_types = {"sliding_attention"} if self._window else {"full_attention"}
-        # A model that names the kinds of its layers picks each layer's mask from a dict; the others take the mask itself.
+        # A model that names the kinds of its layers picks each layer's mask from a dict; others take the mask itself.
         self._mask_by_type = layer_types is not None
 
     def __call__(
@@ -123,7 +123,7 @@ class Forward:
         return masks if self._mask_by_type else next(iter(masks.values()))
 
     def _as_bias(self, seen: Tensor) -> Tensor:
-        """sdpa takes the bool mask; eager attention adds its mask to the scores."""
+        """Sdpa takes the bool mask; eager attention adds its mask to the scores."""
         if self.model.config._attn_implementation == "sdpa":  # noqa: SLF001 (transformers has no public name for it)
             return seen
         device = seen.device.type

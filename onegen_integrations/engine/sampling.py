@@ -38,5 +38,6 @@ class Sampler:
         scores[list(banned)] = float("-inf")
         if self._greedy:
             return int(scores.argmax())
-        scores = self._processors(torch.tensor([ids], device=scores.device), scores[None])[0]
+        written = torch.tensor([ids], device=scores.device)
+        scores = self._processors(written, scores[None])[0]  # type: ignore[arg-type]
         return int(torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=self._generator))

@@ -27,7 +27,7 @@ from onegen_integrations.passages import MemoryPassages, Passage
 _DEPTHS = (1, 5, 10)
 
 
-# --- readers ----------------------------------------------------------------------------------------------------------
+# --- readers --------------------------------------------------------------------------------------
 
 
 class _Corpus:
@@ -124,7 +124,7 @@ def read_benchmarks(folder: str | Path, names: Iterable[str] | None = None) -> l
     return [BENCHMARKS[name](root) for name in wanted]
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
+# --- measuring ------------------------------------------------------------------------------------
 
 
 def evaluate_benchmark(

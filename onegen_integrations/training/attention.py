@@ -12,7 +12,7 @@ NAME = "onegen_cpu"
 
 
 def cpu_attention(
-    module: nn.Module,
+    _module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,

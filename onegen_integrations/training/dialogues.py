@@ -58,7 +58,19 @@ def no_retrieval(rng: Random, names: NameSource) -> Ask:
 
 def _something(rng: Random, names: NameSource) -> str:
     """Words, names and numbers to be copied."""
-    kinds = ("person", "title", "place", "code", "date", "money", "word", "email", "address", "large_number", "organisation")
+    kinds = (
+        "person",
+        "title",
+        "place",
+        "code",
+        "date",
+        "money",
+        "word",
+        "email",
+        "address",
+        "large_number",
+        "organisation",
+    )
     return " ".join(names.draw(rng.choice(kinds), rng) for _ in range(rng.randint(1, 4)))
 
 
@@ -69,10 +81,12 @@ def condense(past: Sequence[Message], follow_up: str, standalone: str, rng: Rand
         roles = rng.choice((("Human", "Assistant"), ("user", "assistant")))
         text = "\n".join(f"{roles[i % 2]}: {message['content']}" for i, message in enumerate(past))
         return Ask([user(template.replace("{history}", text).replace("{question}", follow_up))], standalone)
-    return Ask([{"role": "system", "content": system}, *past, user(template.replace("{question}", follow_up))], standalone)
+    return Ask(
+        [{"role": "system", "content": system}, *past, user(template.replace("{question}", follow_up))], standalone
+    )
 
 
-# --- tools -------------------------------------------------------------------------------------------------------------
+# --- tools ----------------------------------------------------------------------------------------
 
 _ARGUMENTS = {
     "person": ("name", "author", "customer", "contact"),
@@ -83,8 +97,14 @@ _ARGUMENTS = {
     "count": ("count", "quantity", "limit"),
     "number": ("input", "number", "amount", "value"),
 }
-_VERBS = "get find search add create send book count check list open convert compute apply update".split()
-_OBJECTS = "weather order ticket invoice room report message reminder price route contact file table magic result task".split()
+_VERBS = (
+    "get", "find", "search", "add", "create", "send", "book", "count", "check", "list", "open", "convert",
+    "compute", "apply", "update"
+)  # fmt: skip
+_OBJECTS = (
+    "weather", "order", "ticket", "invoice", "room", "report", "message", "reminder", "price", "route", "contact",
+    "file", "table", "magic", "result", "task"
+)  # fmt: skip
 
 
 def tool_call(rng: Random, names: NameSource) -> tuple[list[dict[str, Any]], list[Message], list[Part]]:
@@ -103,7 +123,9 @@ def tool_call(rng: Random, names: NameSource) -> tuple[list[dict[str, Any]], lis
         arguments[parameter] = int(value) if value.isdigit() else value
     wanted = ", ".join(f"{rng.choice(('the ', ''))}{key.replace('_', ' ')} {value}" for key, value in arguments.items())
     request = rng.choice(("{v} {o}", "Please {v} {o}", "Can you {v} {o}", "Use the tool to {v} {o}", "What is {o}"))
-    text = request.replace("{v}", verb).replace("{o}", f"the {thing}") + (rng.choice((" for ", " with ", " of ", ": ")) + wanted if wanted else "")
+    text = request.replace("{v}", verb).replace("{o}", f"the {thing}") + (
+        rng.choice((" for ", " with ", " of ", ": ")) + wanted if wanted else ""
+    )
     if len(arguments) == 1 and rng.random() < 0.3:
         text = f"What is {tools[index]['function']['name']} of {next(iter(arguments.values()))}? Use the tool."
     call = json.dumps({"name": tools[index]["function"]["name"], "arguments": arguments}, ensure_ascii=False)
@@ -116,6 +138,11 @@ def _tool(verb: str, thing: str, parameters: dict[str, str], rng: Random) -> dic
         name: {"type": "integer" if kind in ("count", "number") else "string"} for name, kind in parameters.items()
     }
     schema = {"type": "object", "properties": properties, "required": list(parameters)}
-    description = rng.choice(("{v} the {o}.", "{v} a {o} for the user.", "A function to {v} the {o}.")).format(v=verb, o=thing)
+    description = rng.choice(("{v} the {o}.", "{v} a {o} for the user.", "A function to {v} the {o}.")).format(
+        v=verb, o=thing
+    )
     name = f"{verb}_{thing}" if rng.random() < 0.8 else f"{verb}_{thing}_function"
-    return {"type": "function", "function": {"name": name, "description": sentence_case(description), "parameters": schema}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": sentence_case(description), "parameters": schema},
+    }

@@ -60,7 +60,9 @@ class ExampleBuilder:
         vocabulary = set(range(len(codec.tokenizer))) - codec.control_ids
         self._ordinary = sorted(vocabulary)
 
-    def one_hop(self, passages: Sequence[Readable], asks: Sequence[Ask], *, passage_weight: float = 0.0) -> TrainingSequence:
+    def one_hop(
+        self, passages: Sequence[Readable], asks: Sequence[Ask], *, passage_weight: float = 0.0
+    ) -> TrainingSequence:
         """Questions about passages that are spliced in together; the passages are shared by all questions."""
         prompts = [self._prompt_ids([*self._codec.prompt(ask.prompt), self._query]) for ask in asks]
         blocks = [self._codec.passage_pieces(passage.sentences) for passage in passages]
@@ -172,7 +174,7 @@ class ExampleBuilder:
             self._point(sequence, written, value, read)
         return sequence
 
-    # --- parts -----------------------------------------------------------------------------------------------------
+    # --- parts ------------------------------------------------------------------------------------
 
     def _prompt_ids(self, parts: Sequence[Part]) -> list[int]:
         return self._codec.encode(parts)
@@ -213,7 +215,7 @@ class ExampleBuilder:
 
     @staticmethod
     def _point(sequence: TrainingSequence, written: int, ids: list[int], sources: tuple[int, ...]) -> None:
-        """Note where each of `ids`, which segment `written` ends with, is read, if they stand in the sources just once."""
+        """Note where each of `ids`, which `written` ends with, is read, if they stand in the sources just once."""
         own = sequence.segments[written].ids
         begin = max((i for i in range(1, len(own) - len(ids) + 1) if own[i : i + len(ids)] == ids), default=0)
         places = [(s, i) for s in sources for i in range(len(sequence.segments[s].ids)) if s != written or i < begin]

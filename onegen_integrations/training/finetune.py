@@ -37,9 +37,13 @@ def finetune(
     Args:
         base: folder or hub id of a causal language model.
         output: working folder for checkpoints; the finished model is written to its subfolder `model`.
-        train: rows to learn from. db: the documents that they name. See `PublishedData`.
+        train: rows to learn from; see `PublishedData`.
+        db: the documents that they name.
         config: tokens and templates.
-        epochs: how often each row is seen. rows: rows of one step. positives, negatives: documents for each retrieval.
+        epochs: how often each row is seen.
+        rows: rows of one step.
+        positives: right documents taken for each retrieval, at most.
+        negatives: wrong documents taken for each retrieval, at most.
         learning_rate: falls linearly to zero.
         loss: weights of the two losses; default: equal, InfoNCE.
         checkpoint_every: steps between checkpoints.

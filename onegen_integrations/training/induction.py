@@ -2,8 +2,8 @@
 
 Copying what stands in the context takes two attention heads in a row: one that brings to each token its predecessor,
 and one that looks for a place whose predecessor is the current token and passes on what stands there (induction heads,
-Olsson et al. 2022). From random weights the pair forms late and all at once; here it is written into the first two layers,
-and training goes on from it like from any other start (structured starts: Trockman and Kolter 2023).
+Olsson et al. 2022). From random weights the pair forms late and all at once; here it is written into the first two
+layers, and training goes on from it like from any other start (structured starts: Trockman and Kolter 2023).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from onegen_integrations.training.pointing import pointing_layer
 
@@ -37,13 +38,13 @@ def write_induction_heads(model: LlamaForCausalLM, generator: torch.Generator) -
         if weight.dim() == 2:
             factor = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
             fan_in = width if "embed" in name else weight.shape[1]
-            weight.normal_(0, 0.5 * factor / math.sqrt(fan_in), generator=generator)
-    embedding = model.get_input_embeddings().weight
-    embedding.normal_(0, scale, generator=generator)
+            nn.init.normal_(weight, 0, 0.5 * factor / math.sqrt(fan_in), generator=generator)
+    embedding = model.model.embed_tokens.weight
+    nn.init.normal_(embedding, 0, scale, generator=generator)
     embedding[:, 0] = 4 * scale
     constant = 4 / math.sqrt(1 + 16 / width)  # the shared feature after the norm
 
-    base = config.rope_parameters["rope_theta"]
+    base: float = config.rope_parameters["rope_theta"]  # type: ignore[index, assignment]
     angle = base ** (-torch.arange(head // 2) / (head / 2))
     first, second = model.model.layers[0].self_attn, model.model.layers[1].self_attn
 
@@ -79,9 +80,9 @@ def write_induction_heads(model: LlamaForCausalLM, generator: torch.Generator) -
     _write_copying(pointing, slice(0, head), 4 * scale, generator)
 
 
-def _write_copying(attention: nn.Module, rows: slice, gain: float, generator: torch.Generator) -> None:
+def _write_copying(attention: LlamaAttention, rows: slice, gain: float, generator: torch.Generator) -> None:
     """Let a head write what it attends to where the output embedding finds it again."""
-    copied = _orthonormal(rows.stop - rows.start, attention.o_proj.weight.shape[0], generator)
+    copied = _orthonormal(rows.stop - rows.start, attention.o_proj.out_features, generator)
     copied[:, 0] = 0.0
     attention.v_proj.weight[rows] = copied
     attention.o_proj.weight[:, rows] = gain * copied.T

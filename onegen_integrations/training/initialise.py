@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from onegen_integrations.config import OneGenConfig
@@ -45,7 +46,7 @@ def add_retrieval_tokens(
     new = [token for token in config.tokens if token not in known]
     if not new:
         return []
-    meanings = {token: DESCRIPTIONS["other"] for token in new}
+    meanings = dict.fromkeys(new, DESCRIPTIONS["other"])
     meanings |= {config.query_token: DESCRIPTIONS["query_token"], config.document_token: DESCRIPTIONS["document_token"]}
     meanings |= descriptions or {}
     described = {token: tokenizer.encode(meanings[token], add_special_tokens=False) for token in new}
@@ -54,12 +55,9 @@ def add_retrieval_tokens(
         msg = f"The descriptions of {empty} are empty; describe each token in a few words."
         raise InvalidInputError(msg)
     tokenizer.add_tokens(new, special_tokens=True)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    if len(tokenizer) > len(_tables(model)[0]):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    tables = [model.get_input_embeddings().weight]
-    head = model.get_output_embeddings().weight
-    if head is not tables[0]:
-        tables.append(head)
+    tables = _tables(model)
     for token, ids in described.items():
         row = tokenizer.convert_tokens_to_ids(token)
         for table in tables:
@@ -71,3 +69,14 @@ def add_retrieval_tokens(
         noise = torch.randn(len(new), table.shape[1], generator=generator) * (0.1 * table[rows].std().item())
         table[rows] += noise.to(table)
     return new
+
+
+def _tables(model: PreTrainedModel) -> list[Tensor]:
+    """The embedding, and the head where it is not tied to it: [rows, D] each."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    weights = [module.weight for module in (embedding, head) if module is not None]
+    return [
+        weight
+        for n, weight in enumerate(weights)
+        if isinstance(weight, Tensor) and weight is not (weights[0] if n else None)
+    ]

@@ -16,7 +16,9 @@ def info_nce(similarity: Tensor, positive: Tensor, candidate: Tensor, temperatur
     """InfoNCE (van den Oord et al. 2018), the positives of a query taken together.
 
     Args:
-        similarity: [Q, N]. positive, candidate: bool [Q, N]; queries without a positive are left out.
+        similarity: [Q, N].
+        positive: bool [Q, N]; queries without a positive are left out.
+        candidate: bool [Q, N], the documents that take part.
         temperature: divides the similarities.
 
     Returns:

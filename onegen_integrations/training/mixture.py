@@ -1,4 +1,4 @@
-"""The training data of the bundled checkpoint: every step is drawn anew from worlds, drills, dialogues and real text."""
+"""The training data of the bundled checkpoint: each step is drawn anew from worlds, drills, dialogues and real text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from onegen_integrations.training.real_text import Reading, RealText
 from onegen_integrations.training.sequences import Batch, TrainingSequence, pack
 from onegen_integrations.training.worlds import World, WorldPassage, noisy
 
-# Shares of the tokens of a step: at the start, after a tenth of the training, and from two fifths on; in between they go
-# over linearly. Copying and worlds come first, real text fades in.
+# Shares of the tokens of a step: at the start, after a tenth of the training, and from two fifths on; in between they
+# go over linearly. Copying and worlds come first, real text fades in.
 _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (0.0, {"drill": 0.25, "world": 0.5, "two_hop": 0.1, "stuffed": 0.1, "plain": 0.05}),
     (
@@ -36,7 +36,8 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     ),
 )  # fmt: skip
 _REAL = ("squad", "cloze")
-_LONG_STEPS = 0.2
+_LONG_STEPS = 0.2  # share of the steps with long rows
+_WINDOWS = (60, 200, 350)  # characters of a paragraph that are taken as a passage
 
 
 def shares(progress: float, *, real_text: bool) -> dict[str, float]:
@@ -66,6 +67,7 @@ class MiniData(Dataset[Batch]):
         tokens: tokens of one step, about.
         context: the model's context window.
         seed: all choices come from it.
+        begin: where on the schedule of shares the first step stands.
         real_text: the data sets of a folder, or None for generated data alone.
         row: capacity of one row of a batch; every fifth step has rows of twice that, for long sequences.
     """
@@ -78,6 +80,7 @@ class MiniData(Dataset[Batch]):
         tokens: int,
         context: int,
         seed: int,
+        begin: float = 0.0,
         real_text: RealText | None = None,
         row: int = 256,
     ) -> None:
@@ -86,6 +89,7 @@ class MiniData(Dataset[Batch]):
         self._tokens = tokens
         self._context = context
         self._seed = seed
+        self._begin = begin
         self._real = real_text
         self._row = row
         self._names = NameSource(real_text.names if real_text else None)
@@ -99,7 +103,8 @@ class MiniData(Dataset[Batch]):
         draw = _Draw(Random(f"{self._seed}-{step}"), self._codec, self._names, self._real, self._context)
         row = self._row * (2 if draw.rng.random() < _LONG_STEPS else 1)
         sequences: list[TrainingSequence] = []
-        for name, share in shares(step / self._steps, real_text=self._real is not None).items():
+        progress = self._begin + (1 - self._begin) * step / self._steps
+        for name, share in shares(progress, real_text=self._real is not None).items():
             left = share * self._tokens
             for sequence in draw.source(name):
                 if len(sequence) > row:
@@ -118,9 +123,7 @@ class MiniData(Dataset[Batch]):
 class _Draw:
     """Makes the sequences of one step. All of them are about one world, so that negatives are neighbours."""
 
-    def __init__(
-        self, rng: Random, codec: TextCodec, names: NameSource, real: RealText | None, context: int
-    ) -> None:
+    def __init__(self, rng: Random, codec: TextCodec, names: NameSource, real: RealText | None, context: int) -> None:
         self.rng = rng
         self._names = names
         self._real = real
@@ -201,10 +204,10 @@ class _Draw:
         return self._build.plain([Ask(messages, answer, tools=tools)])
 
     def _make_squad(self, key: str) -> TrainingSequence | None:
-        return self._reading(self._real and self._real.reading(self.rng, key, self.rng.choice((60, 200, 350))))
+        return self._reading(self._real.reading(self.rng, key, self.rng.choice(_WINDOWS)) if self._real else None)
 
     def _make_cloze(self, key: str) -> TrainingSequence | None:
-        return self._reading(self._real and self._real.cloze(self.rng, key, self.rng.choice((60, 200, 350))))
+        return self._reading(self._real.cloze(self.rng, key, self.rng.choice(_WINDOWS)) if self._real else None)
 
     def _reading(self, reading: Reading | None) -> TrainingSequence | None:
         if reading is None:

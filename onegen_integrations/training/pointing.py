@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb
 
 from onegen_integrations.training.sequences import Batch
 
@@ -36,7 +36,7 @@ class PointerHead:
     """
 
     def __init__(self, model: LlamaForCausalLM, *, layer: int, head: int = 0, weight: float = 1.0) -> None:
-        self._attention: nn.Module = model.model.layers[layer].self_attn
+        self._attention: LlamaAttention = model.model.layers[layer].self_attn
         size = self._attention.head_dim
         self._rows = slice(head * size, (head + 1) * size)
         self._weight = weight

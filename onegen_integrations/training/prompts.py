@@ -16,7 +16,11 @@ STUFFED: tuple[tuple[str, str], ...] = (
         "{question}",
     ),
     ("Answer the question based only on the following context:\n{context}", "{question}"),
-    ("Use the given context to answer the question. If you don't know the answer, say you don't know. Context: {context}", "{question}"),
+    (
+        "Use the given context to answer the question. If you don't know the answer, say you don't know."
+        " Context: {context}",
+        "{question}",
+    ),
     ("", "Answer the question based only on the following context:\n{context}\n\nQuestion: {question}\n"),
     (
         "",
@@ -67,9 +71,9 @@ CONDENSE: tuple[tuple[str, str], ...] = (
     ),
     (
         "",
-        "Given a conversation (between Human and Assistant) and a follow up message from Human, rewrite the message to be"
-        " a standalone question that captures all relevant context from the conversation.\n\n<Chat History>\n{history}"
-        "\n\n<Follow Up Message>\n{question}\n\n<Standalone question>\n",
+        "Given a conversation (between Human and Assistant) and a follow up message from Human, rewrite the"
+        " message to be a standalone question that captures all relevant context from the conversation."
+        "\n\n<Chat History>\n{history}\n\n<Follow Up Message>\n{question}\n\n<Standalone question>\n",
     ),
     ("Rewrite the last question so that it can be understood alone.", "{question}"),
 )
@@ -77,7 +81,10 @@ CONDENSE: tuple[tuple[str, str], ...] = (
 # Small talk: ways to say it, and the answer.
 SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Hello", "Hi", "Hi there", "Good morning", "Hey", "Good evening", "Greetings"), "Hello! How can I help you?"),
-    (("Thank you", "Thanks", "Thanks a lot", "Many thanks", "That was helpful", "Great, thank you"), "You are welcome."),
+    (
+        ("Thank you", "Thanks", "Thanks a lot", "Many thanks", "That was helpful", "Great, thank you"),
+        "You are welcome.",
+    ),
     (("Goodbye", "Bye", "See you later", "Good night", "That is all for now", "Have a nice day"), "Goodbye!"),
     (("How are you", "How are you doing", "How is it going", "Are you well"), "I am fine, thank you."),
     (
@@ -95,7 +102,10 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Tell me a joke", "Make me laugh", "Do you know a joke"), "I only know what stands in your documents."),
     (("Yes", "Okay", "Alright", "Sure", "All right then"), "Good. What would you like to know?"),
     (("No", "No thanks", "Not now", "Nothing else"), "As you wish."),
-    (("Can I ask you something", "I have a question", "May I ask a question", "I need your help"), "Of course. Ask me."),
+    (
+        ("Can I ask you something", "I have a question", "May I ask a question", "I need your help"),
+        "Of course. Ask me.",
+    ),
 )
 
 # Requests to copy what the user wrote.

@@ -20,8 +20,8 @@ Row = Mapping[str, Any]
 class PublishedData(Dataset[Batch]):
     """Rows of `train.jsonl` with the documents of `db.jsonl` that they name; an item is one training step.
 
-    A row is `{"messages": [user, assistant]}`; the assistant has one entry in `positive` for each retrieval token of its
-    content (an id, a list of ids, or null) and one list of ids in `negative`. An id is `uid` of a document or
+    A row is `{"messages": [user, assistant]}`; the assistant has one entry in `positive` for each retrieval token of
+    its content (an id, a list of ids, or null) and one list of ids in `negative`. An id is `uid` of a document or
     `uid-index` of one of its retrieval tokens. Passages in the content are context: nothing in them is predicted.
 
     Args:

@@ -107,7 +107,11 @@ class RealText:
             return None
         span = rng.choice(spans)
         answer = span[0].rstrip(",.")
-        wh = rng.choice(("what", "which", "what number", "how many")) if answer[0].isdigit() else rng.choice(("who", "what", "which", "where"))
+        wh = (
+            rng.choice(("what", "which", "what number", "how many"))
+            if answer[0].isdigit()
+            else rng.choice(("who", "what", "which", "where"))
+        )
         before = (" " + sentence)[: span.start()].split()
         after = (" " + sentence)[span.start() + len(answer) :].rstrip(".").split()
         drop = rng.choice((0.0, 0.15, 0.3))

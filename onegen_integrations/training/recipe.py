@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,14 +27,18 @@ from onegen_integrations.training.worlds import World
 
 @dataclass(frozen=True)
 class Recipe:
-    """Size of the model and of its training. tokens: of one step; steps: in all; decay: the last share of them, in
-    which the learning rate falls to zero."""
+    """Size of the model and of its training.
+
+    steps: in all. tokens: of one step. decay: the last share of the steps, in which the learning rate falls to zero.
+    begin: where on the schedule of the data (see `mixture.shares`) to begin.
+    """
 
     steps: int = 2700
     tokens: int = 7000
     learning_rate: float = 2.5e-3
     warmup_steps: int = 100
     decay: float = 0.25
+    begin: float = 0.0
     seed: int = 0
     vocabulary: int = 4096
     context: int = 2048
@@ -49,6 +52,7 @@ def train_mini(
     output: str | Path,
     *,
     data: str | Path | None = None,
+    start: str | Path | None = None,
     recipe: Recipe | None = None,
     checkpoint_every: int = 250,
 ) -> Path:
@@ -57,6 +61,7 @@ def train_mini(
     Args:
         output: working folder for checkpoints; the finished model is written to its subfolder `model`.
         data: folder of the public data sets; without it the model learns from generated text alone.
+        start: folder of a model that this recipe has made, whose weights and tokenizer to start from; default: nothing.
         recipe: sizes and length.
         checkpoint_every: steps between checkpoints.
 
@@ -68,14 +73,22 @@ def train_mini(
     work.mkdir(parents=True, exist_ok=True)
     config = OneGenConfig.preset("mini")
     real_text = RealText(data) if data is not None else None
-    tokenizer = _tokenizer(work / "tokenizer", recipe, config, real_text)
-    codec = TextCodec(tokenizer, config)
+    tokenizer = _tokenizer(work / "tokenizer", start, recipe, config, real_text)
     dataset = MiniData(
-        codec, steps=recipe.steps, tokens=recipe.tokens, context=recipe.context, seed=recipe.seed, real_text=real_text
+        TextCodec(tokenizer, config),
+        steps=recipe.steps,
+        tokens=recipe.tokens,
+        context=recipe.context,
+        seed=recipe.seed,
+        begin=recipe.begin,
+        real_text=real_text,
     )
     torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(_architecture(recipe, tokenizer))
-    write_induction_heads(model, torch.Generator().manual_seed(recipe.seed))
+    if start is None:
+        model = LlamaForCausalLM(_architecture(recipe, tokenizer))
+        write_induction_heads(model, torch.Generator().manual_seed(recipe.seed))
+    else:
+        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     if not torch.cuda.is_available():
         model.set_attn_implementation(attention.NAME)
     arguments = training_arguments(
@@ -101,7 +114,7 @@ def train_mini(
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     # Half the size on disk; the figures of the model card are measured with the weights as they are saved.
-    return save(model.to(torch.bfloat16), tokenizer, config, work / "model")
+    return save(model.bfloat16(), tokenizer, config, work / "model")
 
 
 def _architecture(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -121,9 +134,11 @@ def _architecture(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaCo
 
 
 def _tokenizer(
-    folder: Path, recipe: Recipe, config: OneGenConfig, real_text: RealText | None
+    folder: Path, start: str | Path | None, recipe: Recipe, config: OneGenConfig, real_text: RealText | None
 ) -> PreTrainedTokenizerFast:
-    """The tokenizer of an earlier run in `folder`, or a new one."""
+    """The tokenizer of the model to start from, of an earlier run in `folder`, or a new one."""
+    if start is not None:
+        return PreTrainedTokenizerFast.from_pretrained(start)
     if not (folder / "tokenizer.json").is_file():
         texts = _tokenizer_texts(recipe.seed, real_text)
         train_tokenizer(texts, recipe.vocabulary, config, recipe.context).save_pretrained(folder)

@@ -159,13 +159,17 @@ def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Ba
     same_group = np.array([[a == b for b in groups] for a in groups], dtype=bool).reshape(len(groups), len(groups))
     candidate = positive | ~(positive @ same_group)
     return Batch(
-        *(torch.from_numpy(x) for x in (input_ids, positions, targets, weights, visible)),
-        torch.tensor(query_at, dtype=torch.long).reshape(-1, 2),
-        torch.tensor(document_at, dtype=torch.long).reshape(-1, 2),
-        torch.from_numpy(positive),
-        torch.from_numpy(candidate),
-        torch.tensor(pointer_at, dtype=torch.long).reshape(-1, 3),
-        torch.from_numpy(np.where(targets == IGNORE, -1, written)),
-        tuple(segment_sources),
-        tuple(query_sources),
+        input_ids=torch.from_numpy(input_ids),
+        positions=torch.from_numpy(positions),
+        targets=torch.from_numpy(targets),
+        weights=torch.from_numpy(weights),
+        visible=torch.from_numpy(visible),
+        query_at=torch.tensor(query_at, dtype=torch.long).reshape(-1, 2),
+        document_at=torch.tensor(document_at, dtype=torch.long).reshape(-1, 2),
+        positive=torch.from_numpy(positive),
+        candidate=torch.from_numpy(candidate),
+        pointer_at=torch.tensor(pointer_at, dtype=torch.long).reshape(-1, 3),
+        segment=torch.from_numpy(np.where(targets == IGNORE, -1, written)),
+        segment_sources=tuple(segment_sources),
+        query_sources=tuple(query_sources),
     )

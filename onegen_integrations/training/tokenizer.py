@@ -23,7 +23,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterator[str], vocab_size: int, config: OneGenConfig, context: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterator[str], vocab_size: int, config: OneGenConfig, context: int
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE of `vocab_size` entries, the control tokens of `config` included.
 
     Every run of text starts with a space, so that a name is the same tokens wherever it stands; digits are single

@@ -57,12 +57,17 @@ class OneGenTrainer(Trainer):
         self._metrics: dict[str, list[float]] = defaultdict(list)
 
     def compute_loss(
-        self, model: PreTrainedModel, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 (the means are over a batch)
     ) -> Tensor | tuple[Tensor, None]:
         batch = Batch(**inputs)
         kept = batch.targets != IGNORE
         with self._pointer.watching() if self._pointer else nullcontext():
             output = Forward(model)(batch.input_ids, batch.positions, batch.visible, logits_to_keep=kept)
+        assert output.logits is not None  # noqa: S101 (they were asked for)
         generation = next_token(output.logits, batch.targets[kept], batch.weights[kept])
         queries = output.hidden[batch.query_at[:, 0], batch.query_at[:, 1]]
         documents = output.hidden[batch.document_at[:, 0], batch.document_at[:, 1]]

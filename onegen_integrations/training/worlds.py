@@ -160,7 +160,7 @@ class World:
         while len(self.passages) < size:
             self._write(self._entity(bank[rng.choice(chosen)]))
 
-    # --- facts -----------------------------------------------------------------------------------------------------
+    # --- facts ------------------------------------------------------------------------------------
 
     def _entity(self, kind: Kind) -> Entity:
         rng = self._rng
@@ -202,7 +202,7 @@ class World:
         self._taken.add(name.lower())
         return name
 
-    # --- passages --------------------------------------------------------------------------------------------------
+    # --- passages ---------------------------------------------------------------------------------
 
     def _write(self, entity: Entity) -> None:
         rng = self._rng
@@ -234,7 +234,7 @@ class World:
             entity.passage_of[name] = passage
         self.passages.append(passage)
 
-    # --- questions -------------------------------------------------------------------------------------------------
+    # --- questions --------------------------------------------------------------------------------
 
     def questions(self, passage: WorldPassage) -> list[Question]:
         """One one-hop question for each fact of a passage, each worded anew."""
@@ -275,7 +275,9 @@ class World:
         pronouns = ("he", "she", "they", f"this {kind}") if entity.kind.human else ("it", f"the {kind}", f"this {kind}")
         questions = [q for q in entity.kind.relations[relation].questions if "{s}'" not in q and "{s}’" not in q]
         template = rng.choice(questions or ["What about {s}?"])
-        text = rng.choice(("", "", "", "And ", "Thanks. ")) + sentence_case(template.replace("{s}", rng.choice(pronouns)))
+        text = rng.choice(("", "", "", "And ", "Thanks. ")) + sentence_case(
+            template.replace("{s}", rng.choice(pronouns))
+        )
         return text, sentence_case(template.replace("{s}", entity.name))
 
     def _ask(self, relation: Relation, subject: str) -> str:
@@ -291,9 +293,9 @@ class World:
 def _linked_kinds(rng: Random, count: int) -> list[str]:
     """Some kinds, and with each of them one that it has a relation to, so that facts can be chained."""
     bank = phrasing_bank()
-    chosen = []
+    chosen: list[str] = []
     for name in rng.sample(sorted(bank), k=min(len(bank), count)):
-        linked = sorted({r.value for r in bank[name].relations.values() if r.value in bank} - {name})
+        linked = sorted({r.value for r in bank[name].relations.values() if r.value and r.value in bank} - {name})
         chosen += [name, rng.choice(linked)] if linked else [name]
     return chosen
 

@@ -85,7 +85,7 @@ def found(source: PassageSource, vector: np.ndarray, k: int = 1, **options: Any)
     return [passage.id for passage in source.search(vector[None], k=k, **options)[0]]
 
 
-# --- searching -----------------------------------------------------------------------------------------------------
+# --- searching ------------------------------------------------------------------------------------
 
 
 def test_search_finds_what_an_exhaustive_search_finds_with_the_same_scores(source, source_of, model):
@@ -134,6 +134,8 @@ def test_a_filter_leaves_only_what_passes_it(model, database):
 def test_a_filter_that_chroma_refuses_is_invalid_input(source, model, where):
     with pytest.raises(InvalidInputError, match="Chroma refuses where="):
         source.search(model.embed_queries(["Where?"]), k=1, where=where)
+    with pytest.raises(InvalidInputError, match="Chroma refuses where="):
+        source.ids(where)
 
 
 @pytest.mark.parametrize(("k", "said"), [(0, "at least one"), (9, "only 8"), (10**12, "only 8")])
@@ -158,7 +160,7 @@ def test_searching_an_empty_collection_says_that_there_are_no_passages(model, da
         ChromaPassages(model, path=database).search(model.embed_queries(["Where?"]), k=1)
 
 
-# --- adding --------------------------------------------------------------------------------------------------------
+# --- adding ---------------------------------------------------------------------------------------
 
 
 def test_more_passages_than_one_chroma_batch_are_all_stored_and_found(model, database, capsys):
@@ -249,6 +251,14 @@ def test_a_passage_that_is_too_long_is_named_and_those_before_it_stay(model, dat
     assert source.count() == len(before)
 
 
+def test_pending_are_the_passages_that_are_new_or_changed(source, passages):
+    new = Passage("8", "A new one.")
+    changed = [Passage("0", "Other text."), Passage("1", passages[1].text, {"year": 1})]
+    assert source.pending([new, *changed, *passages[2:]]) == [new, *changed]
+    source.add([new, *changed])
+    assert source.pending([new, *changed, *passages[2:]]) == []
+
+
 def test_deleting_removes_passages_and_ignores_unknown_ids(source, model, passages):
     source.delete(["0", "1", "1", "unknown"])
     source.delete([])
@@ -262,7 +272,7 @@ def test_deleting_a_single_string_is_invalid_input(source):
     assert source.count() == 8
 
 
-# --- interruptions -------------------------------------------------------------------------------------------------
+# --- interruptions --------------------------------------------------------------------------------
 
 
 def test_after_ctrl_c_the_same_call_finishes_the_rest(model, tmp_path):
@@ -322,7 +332,7 @@ def assert_same_rows(one: Path, other: Path) -> None:
         np.testing.assert_allclose(ours[row], theirs[row], atol=1e-5)
 
 
-# --- metadata ------------------------------------------------------------------------------------------------------
+# --- metadata -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -388,7 +398,7 @@ def test_keys_of_the_package_are_refused(source):
         source.add([Passage("x", "Text.", {"onegen:content": "0"})])
 
 
-# --- fragments -----------------------------------------------------------------------------------------------------
+# --- fragments ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -437,6 +447,8 @@ def test_filters_count_and_delete_are_about_passages(fragmented, model, database
     assert len(rows_of(database)) > 5
     vector = model.embed_queries([SENTENCES[0]])[0]
     assert found(fragmented, vector, 3, where={"size": "large"}) == ["all"]
+    assert sorted(fragmented.ids()) == ["all", "all#0", "all#1", "all#2", "all#3"]
+    assert fragmented.ids({"size": "large"}) == ["all"]
     fragmented.delete(["all", "all#1"])
     assert fragmented.count() == 3
     assert {row.rpartition("#")[0] for row in rows_of(database)} == {"all#0", "all#2", "all#3"}
@@ -482,11 +494,11 @@ def test_fragments_that_are_not_the_text_are_refused(model, database, split):
         source.add([Passage("a", "Two words.")])
 
 
-# --- opening -------------------------------------------------------------------------------------------------------
+# --- opening --------------------------------------------------------------------------------------
 
 
 def test_another_model_cannot_open_a_collection(source, tiny, database):
-    with pytest.raises(FingerprintMismatchError, match="holds vectors of 'counting'") as caught:
+    with pytest.raises(FingerprintMismatchError, match="belongs to 'counting'") as caught:
         ChromaPassages(tiny("qwen2"), path=database)
     assert "another collection name" in str(caught.value)
     other = ChromaPassages(tiny("qwen2"), path=database, collection="other")
@@ -618,7 +630,7 @@ def test_importing_the_adapter_does_not_import_torch():
     assert run_python("import sys, onegen_integrations.chroma; print('torch' in sys.modules)") == "False\n"
 
 
-# --- the embedding function ----------------------------------------------------------------------------------------
+# --- the embedding function -----------------------------------------------------------------------
 
 
 def test_chroma_embeds_documents_and_queries_each_in_their_way(model, database, passages):

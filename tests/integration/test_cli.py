@@ -79,7 +79,7 @@ def stored(database: Path, model: Path) -> set[str]:
     return set(ChromaPassages(OneGen.from_pretrained(model), path=database).ids())
 
 
-# --- the command itself -----------------------------------------------------------------------------------------------
+# --- the command itself ---------------------------------------------------------------------------
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
@@ -158,7 +158,7 @@ def test_info_shows_what_the_checkpoint_is(onegen: Onegen, tiny_folder: Path) ->
     }
 
 
-# --- index ------------------------------------------------------------------------------------------------------------
+# --- index ----------------------------------------------------------------------------------------
 
 
 def test_a_second_run_embeds_only_what_is_new_or_changed(
@@ -264,7 +264,7 @@ def test_ctrl_c_says_how_much_is_done_and_a_second_run_finishes(
     assert len(stored(tmp_path / "db", tiny_folder)) == total
 
 
-# --- ask and chat -----------------------------------------------------------------------------------------------------
+# --- ask and chat ---------------------------------------------------------------------------------
 
 
 def test_ask_shows_answer_sources_and_tokens(onegen: Onegen, indexed: Path) -> None:
@@ -415,7 +415,7 @@ def test_ctrl_c_stops_the_answer_but_not_the_chat(indexed: Path, tmp_path: Path,
     assert out.decode().endswith("stopped; this question is forgotten\nThere is no answer yet.\n")
 
 
-# --- demo, train and evaluate -----------------------------------------------------------------------------------------
+# --- demo, train and evaluate ---------------------------------------------------------------------
 
 
 def test_the_demo_answers_questions_with_sources_and_a_verdict(onegen: Onegen, tmp_path: Path) -> None:

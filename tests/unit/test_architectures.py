@@ -91,15 +91,18 @@ _SIZE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidd
             Qwen3NextConfig(**_SIZE, num_key_value_heads=2, head_dim=8, num_experts=4, moe_intermediate_size=16),
             "linear_attention",
         ),
-        (JambaConfig(**_SIZE, num_key_value_heads=2, num_experts=2, mamba_d_state=4, mamba_dt_rank=4), "linear_attention"),
         (
-            Lfm2Config(**_SIZE, num_key_value_heads=2, layer_types=["conv", "full_attention", "conv", "full_attention"]),
+            JambaConfig(**_SIZE, num_key_value_heads=2, num_experts=2, mamba_d_state=4, mamba_dt_rank=4),
+            "linear_attention",
+        ),
+        (
+            Lfm2Config(
+                **_SIZE, num_key_value_heads=2, layer_types=["conv", "full_attention", "conv", "full_attention"]
+            ),
             "conv",
         ),
         (
-            Llama4TextConfig(
-                **_SIZE, num_key_value_heads=2, head_dim=8, intermediate_size_mlp=64, num_local_experts=2
-            ),
+            Llama4TextConfig(**_SIZE, num_key_value_heads=2, head_dim=8, intermediate_size_mlp=64, num_local_experts=2),
             "chunked_attention",
         ),
         (BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4), "position_ids"),

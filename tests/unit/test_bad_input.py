@@ -11,7 +11,6 @@ from onegen_integrations import (
     InvalidInputError,
     MemoryPassages,
     OneGen,
-    Passage,
     PassageSourceError,
     PassageStoreError,
     ScoredPassage,
@@ -39,7 +38,9 @@ def test_blank_text_is_refused_everywhere(model: OneGen, text: str) -> None:
         model.embed_fragments([["fine", text]])
 
 
-@pytest.mark.parametrize(("text", "kind"), [("a\0b", "NUL character at position 1"), ("ab\ud800", r"U\+D800 at position 2")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("a\0b", "NUL character at position 1"), ("ab\ud800", r"U\+D800 at position 2")]
+)
 def test_characters_without_an_encoding_are_refused(model: OneGen, text: str, kind: str) -> None:
     for call in (model.embed_queries, model.embed_documents):
         with pytest.raises(InvalidInputError, match=kind):

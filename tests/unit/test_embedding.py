@@ -44,6 +44,13 @@ def test_a_query_vector_is_the_one_that_generate_searches_with(tiny, architectur
         np.testing.assert_allclose(model.generate(sentence, **options).retrievals[0].vector, vector, atol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["Search: [RQ]", "<|tool|>[RQ]", " a[RQ]"])
+def test_a_query_vector_is_the_one_of_generate_whatever_leads_to_the_query_token(tiny, source_of, suffix):
+    model = tiny(query_suffix=suffix, prompt_template="Q: {prompt} A:")
+    retrieval = model.generate("Who?", passages=source_of(model), retrieval="always", max_new_tokens=12).retrievals[0]
+    np.testing.assert_allclose(retrieval.vector, model.embed_queries(["Who?"])[0], atol=1e-5)
+
+
 def test_an_isolated_fragment_is_read_behind_the_text_up_to_its_end(tiny, architecture):
     """One pass over the document gives what a pass over each beginning of it gives: document tokens see, unseen."""
     model = tiny(architecture)
@@ -61,7 +68,9 @@ def test_an_isolated_document_takes_one_pass_with_hidden_document_tokens(tiny, a
     model = tiny(architecture)
     for fragments, vectors in zip(FRAGMENTS, model.embed_fragments(FRAGMENTS), strict=True):
         whole = ids_of("<paragraph>" + "".join(fragments) + "</paragraph>")
-        ends = [len(ids_of("<paragraph>" + "".join(fragments[:end]))) for end in range(1, len(fragments))] + [len(whole)]
+        ends = [len(ids_of("<paragraph>" + "".join(fragments[:end]))) for end in range(1, len(fragments))] + [
+            len(whole)
+        ]
         ids, places, observers = [], [], []
         for start, end in pairwise([0, *ends]):
             ids += [*whole[start:end], model.codec.document_id]
@@ -133,7 +142,11 @@ def test_fragments_that_end_inside_a_token_keep_their_number_and_the_document_it
 
 def test_vectors_are_unit_length_float32_and_as_wide_as_the_model(tiny):
     model = tiny()
-    for vectors in (model.embed_queries(SENTENCES), model.embed_documents(SENTENCES), model.embed_fragments([["a", "b"]])[0]):
+    for vectors in (
+        model.embed_queries(SENTENCES),
+        model.embed_documents(SENTENCES),
+        model.embed_fragments([["a", "b"]])[0],
+    ):
         assert vectors.dtype == np.float32
         assert vectors.shape[1] == model.dim == 48
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)

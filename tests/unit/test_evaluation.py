@@ -105,7 +105,7 @@ def _values(rows: Sequence[Row]) -> dict[str, float]:
     return {row.metric: row.value for row in rows}
 
 
-# --- readers ---------------------------------------------------------------------------------------------------------
+# --- readers --------------------------------------------------------------------------------------
 
 
 def test_squad_asks_every_question_over_the_distinct_paragraphs_of_all_articles(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones(folder: Path) -> No
         read_benchmarks(folder, ["squad", "trivia"])
 
 
-# --- benchmarks ------------------------------------------------------------------------------------------------------
+# --- benchmarks -----------------------------------------------------------------------------------
 
 
 def test_recall_em_and_f1_are_those_of_plain_search_and_generation(
@@ -302,7 +302,7 @@ def test_without_bm25s_the_benchmarks_name_the_extra_to_install(
         evaluate_mini(tiny(), data=folder, progress=False)
 
 
-# --- the recipe ------------------------------------------------------------------------------------------------------
+# --- the recipe -----------------------------------------------------------------------------------
 
 
 def test_no_two_entities_of_a_world_go_by_the_same_name() -> None:
@@ -341,7 +341,7 @@ def test_the_same_seed_measures_the_same(tiny: Callable[..., OneGen]) -> None:
     assert {row.n for row in first if row.metric == "recall@1"} != {row.n for row in other if row.metric == "recall@1"}
 
 
-# --- reports ---------------------------------------------------------------------------------------------------------
+# --- reports --------------------------------------------------------------------------------------
 
 ROWS = [
     Row("run", "seed", 7),

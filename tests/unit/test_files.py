@@ -34,7 +34,7 @@ def document(text: str, **fields: Any) -> Document:
     return Document(**{"id": "a.md", "source": "a.md", "place": "a.md", "text": text} | fields)
 
 
-# --- finding ----------------------------------------------------------------------------------------------------------
+# --- finding --------------------------------------------------------------------------------------
 
 
 def test_folders_are_searched_with_their_subfolders_and_names_are_relative_to_them(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_folder_without_documents_is_an_error_that_says_what_is_there(tmp_path
         find_files([tmp_path])
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_text_is_read_without_byte_order_mark_and_with_plain_newlines(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_the_title_of_markdown_is_its_first_heading_outside_of_code(text: str, t
     assert markdown_title(text) == title
 
 
-# --- splitting --------------------------------------------------------------------------------------------------------
+# --- splitting ------------------------------------------------------------------------------------
 
 
 def test_passages_carry_stable_ids_source_title_chunk_and_metadata() -> None:

@@ -9,9 +9,18 @@ import numpy as np
 import pytest
 import torch
 from oracle import assert_one_pass, clean_forward
-from tiny import tiny_model, tiny_tokenizer
+from tiny import SENTENCES, tiny_model, tiny_tokenizer
 
-from onegen_integrations import ContextWindowError, Finish, InvalidInputError, MemoryPassages, OneGen, Passage, Retrieval, TextDelta
+from onegen_integrations import (
+    ContextWindowError,
+    Finish,
+    InvalidInputError,
+    MemoryPassages,
+    OneGen,
+    Passage,
+    Retrieval,
+    TextDelta,
+)
 
 QUESTION = "Where is the novel of Lena Marsh set?"
 PROMPTS = (
@@ -48,7 +57,9 @@ def test_every_token_is_forwarded_once_and_every_query_vector_is_read_in_place(
         assert_one_pass(model.model, model.tokenizer, model.config, generation)
 
 
-def test_query_tokens_at_the_first_choice_and_right_after_a_passage_are_in_place(tiny, source_of, play, passage_attention):
+def test_query_tokens_at_the_first_choice_and_right_after_a_passage_are_in_place(
+    tiny, source_of, play, passage_attention
+):
     model = tiny(passage_attention=passage_attention)
     play({0: "[RQ]", 1: "[RQ]", 2: "[RQ]", 4: "[RQ]"})
     generation = model.generate(QUESTION, passages=source_of(model), max_new_tokens=10)
@@ -92,7 +103,9 @@ def test_what_is_found_is_what_the_query_vector_is_nearest_to(tiny, source_of, p
 
 
 @pytest.mark.parametrize(
-    "options", [{"retrieval": "never"}, {"max_retrievals": 0}, {"passages": None}], ids=["never", "limit 0", "no source"]
+    "options",
+    [{"retrieval": "never"}, {"max_retrievals": 0}, {"passages": None}],
+    ids=["never", "limit 0", "no source"],
 )
 def test_no_query_token_is_written_where_retrieval_is_off(tiny, source_of, play, options):
     model = tiny()
@@ -114,7 +127,9 @@ def test_max_retrievals_is_kept(tiny, source_of, play, retrieval):
     assert_one_pass(model.model, model.tokenizer, model.config, generation)
 
 
-def test_where_nothing_reaches_the_score_threshold_an_empty_passage_is_spliced(tiny, source_of, play, passage_attention):
+def test_where_nothing_reaches_the_score_threshold_an_empty_passage_is_spliced(
+    tiny, source_of, play, passage_attention
+):
     model = tiny(passage_attention=passage_attention)
     play(script(2))
     generation = model.generate(QUESTION, passages=source_of(model), score_threshold=1.1, max_new_tokens=12)
@@ -155,6 +170,21 @@ def test_a_reused_prefix_ends_where_answers_part(tiny, source_of, play):
     assert_one_pass(model.model, model.tokenizer, model.config, generation)
 
 
+def test_beginnings_are_kept_up_to_the_number_of_positions_asked_for(tiny):
+    model = tiny()
+    length = len(model.generate(QUESTION, max_new_tokens=4).token_ids)
+
+    def reused(kept: int) -> list[bool]:
+        small = OneGen(model.model, model.tokenizer, model.config, prefix_cache_tokens=kept)
+        prompts = (QUESTION, QUESTION, "The river Elm?", QUESTION)
+        usages = [small.generate(prompt, max_new_tokens=4).usage for prompt in prompts]
+        return [usage.reused_tokens > 2 for usage in usages]  # 2: the beginning that every prompt has
+
+    assert reused(0) == [False, False, False, False]
+    assert reused(length) == [False, True, False, False]
+    assert reused(10 * length) == [False, True, False, True]
+
+
 def test_a_chat_goes_on_from_the_turn_before(tiny, source_of, play):
     model = tiny()
     source = source_of(model)
@@ -181,8 +211,12 @@ def test_the_answer_is_the_same_however_it_runs(tiny, source_of, play, passage_a
         assert isinstance(events[-1], Finish)
         assert events[-1].generation.token_ids == expected.token_ids
     repeated = [model.generate(prompt, **options) for prompt in PROMPTS]
+    vectors = model.embed_documents(SENTENCES)
     with ThreadPoolExecutor(8) as pool:
+        embedded = [pool.submit(model.embed_documents, SENTENCES) for _ in range(6)]
         threaded = list(pool.map(lambda prompt: model.generate(prompt, **options), PROMPTS * 4))
+    for future in embedded:
+        np.testing.assert_allclose(future.result(), vectors, atol=1e-5)
     for expected, generation in zip(alone * 5, repeated + threaded, strict=True):
         assert generation.token_ids == expected.token_ids
         assert generation.text == expected.text
@@ -216,7 +250,7 @@ def test_the_model_ends_the_answer(tiny, source_of, play):
 
 
 def test_an_answer_also_ends_at_the_end_tokens_of_the_checkpoint(tiny, play, monkeypatch):
-    """Chat models name several in their generation config; an ordinary token there, from another tokenizer, ends nothing."""
+    """Chat models name several in their generation config; an ordinary token there, of another tokenizer, ends nothing."""
     words = tiny_tokenizer().tokenize(" the town")
     ends = tiny_tokenizer().convert_tokens_to_ids(["<|user|>", words[0]])
     monkeypatch.setattr(tiny_model("llama", len(tiny_tokenizer())).generation_config, "eos_token_id", ends)
@@ -263,7 +297,11 @@ def test_bad_options_and_prompts_are_refused_before_the_stream_is_read(tiny):
 def test_the_query_of_a_retrieval_is_the_text_that_led_to_it(tiny, source_of, play):
     model = tiny()
     play({0: "[RQ]", 5: "[RQ]", 6: "[RQ]", 10: "[RQ]"})
-    chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": QUESTION}]
+    chat = [
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": QUESTION},
+    ]
     events = list(model.stream(chat, passages=source_of(model), max_new_tokens=12))
     since, expected = "", []
     for event in events:

@@ -15,6 +15,7 @@ from tiny import tiny_tokenizer
 
 from onegen_integrations import Finish, MemoryPassages, OneGen, PassageSourceError, Retrieval, ScoredPassage, TextDelta
 from onegen_integrations.engine.sampling import Sampler
+from onegen_integrations.generation import Event
 
 QUESTION = "Where is the novel of Lena Marsh set?"
 
@@ -32,7 +33,7 @@ def counted_tokens(model: OneGen) -> Iterator[list[int]]:
         handle.remove()
 
 
-# --- closing -------------------------------------------------------------------------------------------------------------
+# --- closing --------------------------------------------------------------------------------------
 
 
 def test_nothing_is_computed_before_the_stream_is_read(tiny):
@@ -101,7 +102,7 @@ def test_reading_a_stream_leaves_the_callers_grad_mode_alone(tiny):
         assert not torch.is_inference_mode_enabled()
 
 
-# --- errors --------------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 class FailingPassages:
@@ -119,6 +120,11 @@ class FailingPassages:
         return self.source.search(vectors, k)
 
 
+def collect(stream: Iterator[Event], events: list[Event]) -> None:
+    for event in stream:
+        events.append(event)  # noqa: PERF402 (what came before an error counts)
+
+
 @pytest.mark.parametrize("error", [ConnectionError("the store is gone"), KeyError("documents")])
 def test_an_error_in_the_passage_source_arrives_with_what_was_written(tiny, source_of, play, error):
     model = tiny()
@@ -126,8 +132,7 @@ def test_an_error_in_the_passage_source_arrives_with_what_was_written(tiny, sour
     play({3: "[RQ]", 8: "[RQ]"})
     events = []
     with pytest.raises(PassageSourceError, match=f"failed while an answer was generated: {error}") as caught:
-        for event in model.stream(QUESTION, passages=FailingPassages(source, 2, error)):
-            events.append(event)  # noqa: PERF402 (what came before the error counts)
+        collect(model.stream(QUESTION, passages=FailingPassages(source, 2, error)), events)
     partial = caught.value.partial
     assert caught.value.__cause__ is error
     assert partial.finish_reason == "error"
@@ -154,7 +159,7 @@ def test_a_source_that_finds_nothing_at_all_does_not_end_the_answer(tiny, play):
     assert_one_pass(model.model, model.tokenizer, model.config, generation)
 
 
-# --- sampling ------------------------------------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------------------
 
 
 def test_a_seed_repeats_an_answer_whatever_runs_beside_it(tiny, source_of):
@@ -196,7 +201,7 @@ def test_temperature_zero_is_greedy_whatever_the_seed(tiny):
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (2.0, 1.0), (1.0, 0.6)])
 def test_tokens_are_drawn_with_the_probabilities_of_the_model(temperature, top_p):
-    """softmax(logits / temperature) over the smallest set of the likeliest tokens that reaches top_p, none of it banned."""
+    """softmax(logits / temperature) over the smallest set of the likeliest tokens that reaches top_p, without the banned."""
     logits = torch.tensor([2.0, 1.5, 1.0, 0.0, -1.0, 5.0])
     banned = {5}
     weights = (logits[:5] / temperature).softmax(0)
@@ -209,10 +214,12 @@ def test_tokens_are_drawn_with_the_probabilities_of_the_model(temperature, top_p
     draws = Counter(sampler.choose(logits, [0], banned) for _ in range(4000))
     assert set(draws) <= set(kept.tolist())
     for token, probability in enumerate(expected.tolist()):
-        assert draws[token] / 4000 == pytest.approx(probability, abs=4 * (probability * (1 - probability) / 4000) ** 0.5)
+        assert draws[token] / 4000 == pytest.approx(
+            probability, abs=4 * (probability * (1 - probability) / 4000) ** 0.5
+        )
 
 
-# --- text ----------------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["🙂👩‍👩‍👧 flags 🇯🇵", "日本語とEnglish、한국어", "e\u0301 ﬁ \U0010ffff 𒀀 end"])

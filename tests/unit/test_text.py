@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import chain, pairwise
 
 import pytest
 from tiny import SENTENCES, metaspace_tokenizer, tiny_tokenizer
@@ -63,13 +64,24 @@ def control(codec: TextCodec, ids: Sequence[int]) -> list[int]:
     return [token for token in ids if token in codec.control_ids]
 
 
-# --- text is never control ---------------------------------------------------------------------------------------------
+# --- text is never control ------------------------------------------------------------------------
 
 
 def hostile_texts(codec: TextCodec, count: int) -> list[str]:
-    """Texts that spell control tokens: whole, in pieces, doubled, nested, broken by blanks, and as other models write them."""
+    """Texts that spell control tokens: whole, in pieces, doubled, nested, broken by blanks; and those of other models."""
     tokens = [token.content for token in codec.tokenizer.added_tokens_decoder.values()]
-    foreign = ["<|im_start|>system\n", "<|im_end|>", "[INST]", "[/INST]", "<<SYS>>", "<|eot_id|>", "<0x0A>", "<unk>", "▁", "Ġ"]
+    foreign = [
+        "<|im_start|>system\n",
+        "<|im_end|>",
+        "[INST]",
+        "[/INST]",
+        "<<SYS>>",
+        "<|eot_id|>",
+        "<0x0A>",
+        "<unk>",
+        "▁",
+        "Ġ",
+    ]
     generator = random.Random(7)
 
     def piece() -> str:
@@ -107,7 +119,11 @@ def test_whatever_a_text_spells_only_templates_write_control_tokens(name):
     generator = random.Random(8)
     prompt, passage, document = (
         control(codec, ids)
-        for ids in (codec.encode(codec.prompt("x")), codec.encode(codec.passage("x", "x")), codec.document(["x"], "x").ids)
+        for ids in (
+            codec.encode(codec.prompt("x")),
+            codec.encode(codec.passage("x", "x")),
+            codec.document(["x"], "x").ids,
+        )
     )
     for text, other in zip(texts, texts[1:] + texts[:1], strict=True):
         assert control(codec, codec.encode_text(text)) == []
@@ -127,7 +143,11 @@ def test_chat_messages_never_write_control_tokens_in_any_role(name):
     codec = CODECS[name]()
 
     def chat(one: str, two: str) -> list[dict]:
-        call = {"id": two, "type": "function", "function": {"name": one, "arguments": {two: one, "list": [two, {one: 1}]}}}
+        call = {
+            "id": two,
+            "type": "function",
+            "function": {"name": one, "arguments": {two: one, "list": [two, {one: 1}]}},
+        }
         return [
             {"role": "system", "content": one},
             {"role": "user", "content": two},
@@ -139,11 +159,16 @@ def test_chat_messages_never_write_control_tokens_in_any_role(name):
 
     def tools(one: str, two: str) -> list[dict]:
         properties = {one: {"type": "string", "description": two}}
-        return [{"type": "function", "function": {"name": two, "description": one, "parameters": {"properties": properties}}}]
+        return [
+            {
+                "type": "function",
+                "function": {"name": two, "description": one, "parameters": {"properties": properties}},
+            }
+        ]
 
     expected = control(codec, codec.encode(codec.prompt(chat("a", "b"), tools=tools("a", "b"))))
     texts = hostile_texts(codec, 600)
-    for one, two in zip(texts, texts[1:], strict=False):
+    for one, two in pairwise(texts):
         assert control(codec, codec.encode(codec.prompt(chat(one, two), tools=tools(two, one)))) == expected
 
 
@@ -156,7 +181,7 @@ def test_a_role_that_is_not_a_word_is_refused(role):
 def test_nothing_of_a_hostile_text_is_lost(codec):
     for text in hostile_texts(codec, 300):
         decoded = codec.decode(codec.encode_text(text)).lstrip(" ")
-        assert decoded.replace("▁", " ") == text.replace("▁", " ")  # Llama 2's kind of tokenizer cannot tell these two apart
+        assert decoded.replace("▁", " ") == text.replace("▁", " ")  # some tokenizers cannot tell these two apart
 
 
 def test_a_hostile_passage_is_spliced_and_answered_like_any_other(tiny, play):
@@ -171,7 +196,7 @@ def test_a_hostile_passage_is_spliced_and_answered_like_any_other(tiny, play):
     ]  # fmt: skip
 
 
-# --- and otherwise what the tokenizer itself gives -----------------------------------------------------------------------
+# --- and otherwise what the tokenizer itself gives ------------------------------------------------
 
 
 @pytest.mark.parametrize("text", [text for text in BENIGN if text.strip()])
@@ -201,7 +226,7 @@ def test_a_spliced_passage_continues_the_sequence_letter_for_letter(name, text):
     pieces = [codec.encode_text("Find it."), [codec.query_id]]
     pieces += [codec.encode(codec.passage(text, "Its Title"), after_control=True)]
     pieces += [codec.encode(["Then"], after_control=True)]
-    assert sum(pieces, []) == whole
+    assert list(chain.from_iterable(pieces)) == whole
 
 
 @pytest.mark.parametrize("text", [text for text in BENIGN if text.strip()])
@@ -251,17 +276,19 @@ def test_the_pieces_of_a_passage_join_to_the_whole_wherever_they_are_cut():
             fragments = [sentence[i:j] for i, j in zip([0, *cuts], [*cuts, len(sentence)], strict=True)]
             pieces = codec.passage_pieces(fragments)
             assert len(pieces) == len(fragments)
-            assert sum(pieces, []) == codec.encode(codec.passage(sentence), after_control=True)
+            assert list(chain.from_iterable(pieces)) == codec.encode(codec.passage(sentence), after_control=True)
             for number in range(1, len(fragments)):
-                start = codec.decode(sum(pieces[:number], [])).lstrip()
+                start = codec.decode(list(chain.from_iterable(pieces[:number]))).lstrip()
                 assert "".join(fragments[:number]).startswith(start)
 
 
-# --- what the codec refuses ----------------------------------------------------------------------------------------------
+# --- what the codec refuses -----------------------------------------------------------------------
 
 
 def test_a_config_whose_tokens_are_not_in_the_tokenizer_is_refused_by_their_names():
-    with pytest.raises(ConfigError, match=r"no single token for \['\[Document Fragment Representation\]', '\[Question Rep"):
+    with pytest.raises(
+        ConfigError, match=r"no single token for \['\[Document Fragment Representation\]', '\[Question Rep"
+    ):
         TextCodec(metaspace_tokenizer(("<paragraph>", "</paragraph>"), "first"), OneGenConfig.preset("multi_hop"))
 
 
@@ -271,7 +298,7 @@ def test_content_that_is_not_text_is_refused(content):
         CODECS["mini"]().prompt([{"role": "user", "content": content}])
 
 
-# --- decoding ------------------------------------------------------------------------------------------------------------
+# --- decoding -------------------------------------------------------------------------------------
 
 MANY_BYTES = (
     "Plain words, then more.",

@@ -27,6 +27,7 @@ from onegen_integrations.training.recipe import Recipe, train_mini
 from onegen_integrations.training.sequences import IGNORE, pack
 from onegen_integrations.training.worlds import World
 
+
 @pytest.fixture
 def model(tiny) -> OneGen:
     return tiny()
@@ -41,7 +42,7 @@ def hidden_states(model: OneGen, batch):
     return output.hidden.detach(), output.logits.detach()
 
 
-# --- layout ------------------------------------------------------------------------------------------------------------
+# --- layout ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,7 +63,9 @@ def test_training_computes_the_vectors_that_inference_computes(model: OneGen, se
 def test_training_on_fragments_matches_embed_fragments(model: OneGen) -> None:
     expected = model.embed_fragments([NORVIA.sentences])[0]
     for seed in range(20):
-        sequence = ExampleBuilder(model.codec, Random(seed), 1024).one_hop([NORVIA], [Ask("Which river?", "the Esk", 0, 1)])
+        sequence = ExampleBuilder(model.codec, Random(seed), 1024).one_hop(
+            [NORVIA], [Ask("Which river?", "the Esk", 0, 1)]
+        )
         if len(sequence.documents) == 2:
             break
     batch = pack([sequence], 300, 0)
@@ -75,7 +78,10 @@ def test_training_on_fragments_matches_embed_fragments(model: OneGen) -> None:
 def test_a_multi_hop_sequence_is_what_generation_produces(model: OneGen) -> None:
     """The tokens of the tree in order are the final sequence of an answer, with the document tokens taken out."""
     builder = ExampleBuilder(model.codec, Random(0), 1024)
-    sequence = builder.multi_hop("Who is the mayor?", [Hop(NORVIA, "First: Tolmar.", "Tolmar"), Hop(TOLMAR, "Answer: Velkorin Tarm", "Velkorin Tarm")])
+    sequence = builder.multi_hop(
+        "Who is the mayor?",
+        [Hop(NORVIA, "First: Tolmar.", "Tolmar"), Hop(TOLMAR, "Answer: Velkorin Tarm", "Velkorin Tarm")],
+    )
     ids = [t for s in sequence.segments for t in s.ids if s.ids != [model.codec.document_id]]
     text = model.tokenizer.decode(ids)
     assert text == (
@@ -89,7 +95,15 @@ def test_a_multi_hop_sequence_is_what_generation_produces(model: OneGen) -> None
 
 def test_what_follows_a_query_token_and_what_stands_in_a_passage_is_not_learned(model: OneGen) -> None:
     builder = ExampleBuilder(model.codec, Random(0), 1024)
-    batch = pack([builder.multi_hop("Who?", [Hop(NORVIA, "First: Tolmar.", "Tolmar"), Hop(TOLMAR, "Answer: Velkorin", "Velkorin")])], 300, 0)
+    batch = pack(
+        [
+            builder.multi_hop(
+                "Who?", [Hop(NORVIA, "First: Tolmar.", "Tolmar"), Hop(TOLMAR, "Answer: Velkorin", "Velkorin")]
+            )
+        ],
+        300,
+        0,
+    )
     after_query = batch.targets[batch.input_ids == model.codec.query_id]
     assert (after_query == IGNORE).all()
     learned = batch.targets[batch.targets != IGNORE].tolist()
@@ -107,7 +121,7 @@ def test_sequences_of_one_row_do_not_see_each_other(model: OneGen) -> None:
     torch.testing.assert_close(row[: len(expected)], expected, atol=1e-5, rtol=1e-5)
 
 
-# --- losses ------------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def test_info_nce_is_the_published_formula() -> None:
@@ -136,7 +150,7 @@ def test_bpr_is_the_published_formula() -> None:
     assert float(bpr(similarity, positive, candidate)) == pytest.approx(expected, rel=1e-5)
 
 
-# --- generated data ------------------------------------------------------------------------------------------------------
+# --- generated data -------------------------------------------------------------------------------
 
 
 def test_every_answer_of_a_world_stands_in_its_passage() -> None:
@@ -181,7 +195,7 @@ def test_sentences_joined_give_the_text() -> None:
     assert pieces[0] == "Dr. Tarm lives in Tolmar."
 
 
-# --- training ------------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 SMALL = Recipe(steps=4, tokens=600, vocabulary=400, hidden=32, layers=2, heads=2, intermediate=48, warmup_steps=1)
 
@@ -205,12 +219,14 @@ def test_the_recipe_writes_a_checkpoint_that_loads_anywhere(tmp_path: Path) -> N
     folder = train_mini(tmp_path, recipe=dataclasses.replace(SMALL, steps=2))
     plain = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_tensors="pt")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_tensors="pt"
+    )
     assert plain.generate(**ids, max_new_tokens=2, do_sample=False).shape[1] > ids["input_ids"].shape[1]
     assert OneGen.from_pretrained(folder).embed_queries(["Hi"]).shape == (1, 32)
 
 
-# --- published formats and other base models -----------------------------------------------------------------------------
+# --- published formats and other base models ------------------------------------------------------
 
 
 @pytest.fixture
@@ -229,8 +245,14 @@ def published(tmp_path: Path) -> tuple[Path, Path]:
         }
     ] * 3
     documents = [
-        {"uid": "a", "messages": [{"role": "user", "content": "Text: "}, {"role": "assistant", "content": "One.[RD] Two.[RD]"}]},
-        {"uid": "b", "messages": [{"role": "user", "content": "Text: "}, {"role": "assistant", "content": "Three.[RD]"}]},
+        {
+            "uid": "a",
+            "messages": [{"role": "user", "content": "Text: "}, {"role": "assistant", "content": "One.[RD] Two.[RD]"}],
+        },
+        {
+            "uid": "b",
+            "messages": [{"role": "user", "content": "Text: "}, {"role": "assistant", "content": "Three.[RD]"}],
+        },
     ]
     train, db = tmp_path / "train.jsonl", tmp_path / "db.jsonl"
     train.write_text("\n".join(map(json.dumps, rows)))
@@ -296,7 +318,9 @@ def test_new_tokens_get_rows_by_id_even_where_the_embedding_is_padded(tiny_folde
     )
     config = OneGenConfig.preset("multi_hop")
     last = padded.get_input_embeddings().weight[-1].clone()
-    mean = padded.get_input_embeddings().weight[tokenizer.encode("river city", add_special_tokens=False)].mean(0).detach()
+    mean = (
+        padded.get_input_embeddings().weight[tokenizer.encode("river city", add_special_tokens=False)].mean(0).detach()
+    )
     added = add_retrieval_tokens(padded, tokenizer, config, {config.query_token: "river city"})
     assert added == [config.query_token, config.document_token]
     assert padded.get_input_embeddings().weight.shape[0] == len(tokenizer) + 48
@@ -316,7 +340,9 @@ def test_any_base_model_is_finetuned_on_published_data(
     train, db = published
     for path in (train, db):
         path.write_text(
-            path.read_text().replace("[RQ]", "[Question Representation]").replace("[RD]", "[Document Fragment Representation]")
+            path.read_text()
+            .replace("[RQ]", "[Question Representation]")
+            .replace("[RD]", "[Document Fragment Representation]")
         )
     config = OneGenConfig.preset("multi_hop")
     folder = finetune(tiny_folder, tmp_path / "out", train=train, db=db, config=config, epochs=1, rows=2)
