@@ -250,7 +250,7 @@ def test_the_model_ends_the_answer(tiny, source_of, play):
 
 
 def test_an_answer_also_ends_at_the_end_tokens_of_the_checkpoint(tiny, play, monkeypatch):
-    """Chat models name several in their generation config; an ordinary token there, of another tokenizer, ends nothing."""
+    """Chat models name several in their generation config; an ordinary token there, by mistake, ends nothing."""
     words = tiny_tokenizer().tokenize(" the town")
     ends = tiny_tokenizer().convert_tokens_to_ids(["<|user|>", words[0]])
     monkeypatch.setattr(tiny_model("llama", len(tiny_tokenizer())).generation_config, "eos_token_id", ends)

@@ -201,7 +201,7 @@ def test_temperature_zero_is_greedy_whatever_the_seed(tiny):
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (2.0, 1.0), (1.0, 0.6)])
 def test_tokens_are_drawn_with_the_probabilities_of_the_model(temperature, top_p):
-    """softmax(logits / temperature) over the smallest set of the likeliest tokens that reaches top_p, without the banned."""
+    """softmax(logits / temperature) over the fewest of the likeliest tokens that reach top_p, without the banned."""
     logits = torch.tensor([2.0, 1.5, 1.0, 0.0, -1.0, 5.0])
     banned = {5}
     weights = (logits[:5] / temperature).softmax(0)

@@ -68,7 +68,7 @@ def control(codec: TextCodec, ids: Sequence[int]) -> list[int]:
 
 
 def hostile_texts(codec: TextCodec, count: int) -> list[str]:
-    """Texts that spell control tokens: whole, in pieces, doubled, nested, broken by blanks; and those of other models."""
+    """Texts that spell control tokens: whole, in pieces, doubled, nested, broken by blanks; and other models' marks."""
     tokens = [token.content for token in codec.tokenizer.added_tokens_decoder.values()]
     foreign = [
         "<|im_start|>system\n",
@@ -113,7 +113,7 @@ def hostile_texts(codec: TextCodec, count: int) -> list[str]:
 
 @pytest.mark.parametrize("name", CODECS)
 def test_whatever_a_text_spells_only_templates_write_control_tokens(name):
-    """1,250 texts for each of eight tokenizers: 10,000, each as a question, in chats, as a passage, title and fragments."""
+    """10,000 texts, 1,250 for each of eight tokenizers; each as a question, a passage, a title and as fragments."""
     codec = CODECS[name]()
     texts = hostile_texts(codec, 1250)
     generator = random.Random(8)
@@ -294,7 +294,7 @@ def test_a_config_whose_tokens_are_not_in_the_tokenizer_is_refused_by_their_name
 
 @pytest.mark.parametrize("content", [5, [{"type": "image_url", "image_url": {"url": "x"}}], [1], b"x"])
 def test_content_that_is_not_text_is_refused(content):
-    with pytest.raises(InvalidInputError, match="must be text, or a list of parts"):
+    with pytest.raises(InvalidInputError, match="it must be text, or a list of"):
         CODECS["mini"]().prompt([{"role": "user", "content": content}])
 
 
