@@ -27,7 +27,7 @@ class Passage:
 
     @property
     def title(self) -> str:
-        return str(self.metadata.get("title", ""))
+        return str(self.metadata.get("title") or "")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import is_accelerate_available
 
 from onegen_integrations.config import OneGenConfig
 from onegen_integrations.engine.forward import Forward
@@ -105,7 +106,14 @@ class OneGenTrainer(Trainer):
 
 
 def training_arguments(output: str | Path, steps: int, **settings: Any) -> TrainingArguments:
-    """Settings that every training of this package shares: bf16 arithmetic, batches in order, resumable."""
+    """Settings that every training of this package shares: bf16 arithmetic, batches in order, resumable.
+
+    Raises:
+        ImportError: the extra `train` is not installed.
+    """
+    if not is_accelerate_available():
+        msg = "Training needs the package accelerate; install onegen-integrations[train]."
+        raise ImportError(msg)
     on_gpu = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(output),
