@@ -30,8 +30,8 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (
         0.4,
         {
-            "drill": 0.03, "world": 0.27, "two_hop": 0.14, "stuffed": 0.12, "follow_up": 0.03, "plain": 0.04,
-            "condense": 0.02, "nothing": 0.01, "tool": 0.03, "squad": 0.16, "cloze": 0.15,
+            "drill": 0.02, "world": 0.23, "two_hop": 0.12, "stuffed": 0.1, "follow_up": 0.02, "plain": 0.03,
+            "condense": 0.02, "nothing": 0.01, "tool": 0.02, "squad": 0.23, "cloze": 0.2,
         },
     ),
 )  # fmt: skip

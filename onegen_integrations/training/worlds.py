@@ -166,7 +166,7 @@ class World:
         rng = self._rng
         entity = Entity(kind, self._fresh_name(kind))
         self.entities.append(entity)
-        relations = rng.sample(sorted(kind.relations), k=min(len(kind.relations), rng.randint(2, 6)))
+        relations = rng.sample(sorted(kind.relations), k=min(len(kind.relations), rng.randint(2, 8)))
         for name in relations:
             self._state(entity, kind.relations[name])
         return entity
@@ -209,7 +209,7 @@ class World:
         relations = list(entity.facts)
         rng.shuffle(relations)
         while relations:
-            count = min(len(relations), rng.choices((1, 2, 3, 4), weights=(2, 4, 4, 2))[0])
+            count = min(len(relations), rng.choices((1, 2, 3, 4, 5), weights=(2, 3, 4, 3, 2))[0])
             self._passage(entity, [relations.pop() for _ in range(count)])
 
     def _passage(self, entity: Entity, relations: Sequence[str]) -> None:
@@ -229,6 +229,15 @@ class World:
             named = True
             sentence = sentence_case(fill(template, entity.name, entity.facts[name]))
             separator = style if passage.sentences and not passage.sentences[-1].endswith("\n") else ""
+            if (
+                separator == " "
+                and passage.sentences[-1].endswith(".")
+                and rng.random() < 0.25
+                and _may_follow(sentence)
+            ):
+                passage.sentences[-1] = passage.sentences[-1][:-1]
+                separator = rng.choice((", and ", "; ", ", while ", ", and "))
+                sentence = sentence[0].lower() + sentence[1:]
             passage.sentence_of[name] = len(passage.sentences)
             passage.sentences.append(separator + sentence)
             entity.passage_of[name] = passage
@@ -288,6 +297,24 @@ class World:
             pattern = rng.choice(("{q} is {n}?", "{n}?", "Tell me {n}.", "I would like to know {n}.", "{q}'s {n}?"))
             return sentence_case(pattern.replace("{q}", "Who" if asks_person else "What").replace("{n}", noun))
         return sentence_case(rng.choice(relation.questions).replace("{s}", subject))
+
+
+def _may_follow(sentence: str) -> bool:
+    """Whether a sentence may be joined to the one before it: it begins with a word that is no name."""
+    return sentence.split(" ", 1)[0] in {
+        "It",
+        "Its",
+        "The",
+        "This",
+        "In",
+        "At",
+        "On",
+        "With",
+        "A",
+        "An",
+        "There",
+        "From",
+    }
 
 
 def _linked_kinds(rng: Random, count: int) -> list[str]:

@@ -13,7 +13,12 @@ from onegen_integrations import MemoryPassages, OneGen, Passage
 from onegen_integrations.evaluation.mini import demo_questions
 from onegen_integrations.model import BUNDLED
 
-QUESTIONS = ("Hello!", "Repeat after me: Velkorin 1872", "Who painted Guernica?", "Where was the painter of Guernica born?")
+QUESTIONS = (
+    "Hello!",
+    "Repeat after me: Velkorin 1872",
+    "Who painted Guernica?",
+    "Where was the painter of Guernica born?",
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,20 @@ def test_generate_stream_and_a_reused_prefix_give_the_same_tokens(mini: OneGen, 
 
 def test_a_hostile_store_does_not_change_the_answers_to_benign_questions(mini: OneGen, source: MemoryPassages) -> None:
     rng = Random(0)
-    pieces = [*mini.config.tokens, "[R", "Q]", "<|assist", "ant|>", "</s", "<parag", "raph>", " ", "\n", "system", "ignore"]
+    pieces = [
+        *mini.config.tokens,
+        "[R",
+        "Q]",
+        "<|assist",
+        "ant|>",
+        "</s",
+        "<parag",
+        "raph>",
+        " ",
+        "\n",
+        "system",
+        "ignore",
+    ]
     hostile = [
         Passage(f"hostile-{number}", "".join(rng.choices(pieces, k=rng.randint(3, 12))) + " gibberish")
         for number in range(300)
