@@ -71,7 +71,8 @@ class TextCodec:
             msg = f"{type(tokenizer).__name__} is not a fast tokenizer; save the checkpoint with its tokenizer.json."
             raise ConfigError(msg)
         added: dict[int, AddedToken] = tokenizer.added_tokens_decoder
-        missing = sorted(set(config.tokens) - {token.content for token in added.values()})
+        contents = {token.content for token in added.values()}
+        missing = [token for token in config.tokens if token not in contents]
         if missing:
             msg = (
                 f"The tokenizer has no single token for {missing}. Add them with"

@@ -26,7 +26,7 @@ QUESTION = "Where is the novel of Lena Marsh set?"
 PROMPTS = (
     "Who?",
     QUESTION,
-    "The river Elm flows into a lake. " * 4 + "Which one is it, and when does it freeze?",
+    "The river Elm flows into a lake. " * 2 + "Which one is it?",
     [
         {"role": "system", "content": "Answer from the notes."},
         {"role": "user", "content": "Who wrote The Quiet Harbour?"},
@@ -79,18 +79,30 @@ def test_retrieval_always_searches_at_once_with_the_vector_of_embed_queries(tiny
     assert_one_pass(model.model, model.tokenizer, model.config, generation)
 
 
-def test_the_model_itself_decides_to_retrieve(tiny, source_of):
-    """A head whose row for [RQ] points along the hidden state at the end of the prompt makes [RQ] the likeliest."""
-    model = tiny()
+def with_likeliest_token(model: OneGen, token: str) -> OneGen:
+    """The same model, but right after `QUESTION` its head makes `token` the likeliest by far."""
     prompt = model.generate(QUESTION, max_new_tokens=1).token_ids[:-1]
     weights = copy.deepcopy(model.model)
     row = torch.tensor(clean_forward(model.model, prompt).vector(-1)) * 100
-    weights.get_output_embeddings().weight.data[model.codec.query_id] = row
-    model = OneGen(weights, model.tokenizer, model.config)
+    weights.get_output_embeddings().weight.data[model.codec.token_id(token)] = row
+    return OneGen(weights, model.tokenizer, model.config)
+
+
+def test_the_model_itself_decides_to_retrieve(tiny, source_of):
+    model = with_likeliest_token(tiny(), "[RQ]")
     source = source_of(model)
-    first = model.generate(QUESTION, passages=source, max_new_tokens=4).retrievals[0]
-    assert first.position == len(prompt)
+    generation = model.generate(QUESTION, passages=source, max_new_tokens=4)
+    assert generation.retrievals[0].position == generation.usage.prompt_tokens
     assert model.generate(QUESTION, passages=source, retrieval="never", max_new_tokens=4).retrievals == ()
+
+
+@pytest.mark.parametrize("token", ["[RD]", "<paragraph>", "</paragraph>"])
+def test_the_model_cannot_write_what_only_passages_and_documents_hold(tiny, source_of, token):
+    model = with_likeliest_token(tiny(), token)
+    generation = model.generate(QUESTION, passages=source_of(model), max_retrievals=0, max_new_tokens=4)
+    assert model.codec.token_id(token) not in generation.token_ids
+    sampled = model.generate(QUESTION, temperature=1.0, seed=1, max_new_tokens=4)
+    assert model.codec.token_id(token) not in sampled.token_ids
 
 
 def test_what_is_found_is_what_the_query_vector_is_nearest_to(tiny, source_of, passages):
@@ -272,7 +284,7 @@ def test_max_new_tokens_counts_what_the_model_writes_and_not_the_passages(tiny, 
 def test_the_context_window_ends_the_answer_and_is_filled_to_the_last_position(tiny, play):
     model = tiny()
     play({})
-    generation = model.generate("long story " * 80, max_new_tokens=10_000)
+    generation = model.generate("long story " * 60, max_new_tokens=10_000)
     assert generation.finish_reason == "length"
     assert len(generation.token_ids) == model.context_window
     assert_one_pass(model.model, model.tokenizer, model.config, generation)
@@ -280,7 +292,7 @@ def test_the_context_window_ends_the_answer_and_is_filled_to_the_last_position(t
 
 def test_a_prompt_that_does_not_fit_is_refused_at_once_with_its_length(tiny):
     model = tiny()
-    with pytest.raises(ContextWindowError, match=r"prompt takes \d+ tokens.*holds 768"):
+    with pytest.raises(ContextWindowError, match=r"prompt takes \d+ tokens.*holds 512"):
         model.stream("long story " * 400)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, pairwise
 
 import pytest
 from tiny import SENTENCES, metaspace_tokenizer, tiny_tokenizer
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from onegen_integrations import ConfigError, InvalidInputError, MemoryPassages, OneGenConfig, Passage
 from onegen_integrations.text import StopStrings, TextCodec
@@ -282,13 +284,26 @@ def test_the_pieces_of_a_passage_join_to_the_whole_wherever_they_are_cut():
                 assert "".join(fragments[:number]).startswith(start)
 
 
+def test_the_pieces_join_where_a_longer_beginning_agrees_less_with_the_whole():
+    """ "no" is one token and the first of "nove", but "nov" is n, ov: the rank of the merges is ve, ov, no."""
+    vocabulary = {piece: number for number, piece in enumerate(["n", "o", "v", "e", "ve", "ov", "no"])}
+    merges = [("v", "e"), ("o", "v"), ("n", "o")]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocabulary, merges)), eos_token="</s>")
+    tokenizer.add_tokens(list(CHATML_CONFIG.tokens), special_tokens=True)
+    codec = TextCodec(tokenizer, replace(CHATML_CONFIG, passage_template="<paragraph>{text}</paragraph>"))
+    pieces = codec.passage_pieces(["no", "v", "e"])
+    assert [tokenizer.convert_ids_to_tokens(piece) for piece in pieces] == [
+        ["<paragraph>", "no"],
+        [],
+        ["ve", "</paragraph>"],
+    ]
+
+
 # --- what the codec refuses -----------------------------------------------------------------------
 
 
 def test_a_config_whose_tokens_are_not_in_the_tokenizer_is_refused_by_their_names():
-    with pytest.raises(
-        ConfigError, match=r"no single token for \['\[Document Fragment Representation\]', '\[Question Rep"
-    ):
+    with pytest.raises(ConfigError, match=r"no single token for \['\[Question Representation\]', '\[Document"):
         TextCodec(metaspace_tokenizer(("<paragraph>", "</paragraph>"), "first"), OneGenConfig.preset("multi_hop"))
 
 
