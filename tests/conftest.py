@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from onegen_integrations import MemoryPassages, OneGen, OneGenConfig, Passage
 from onegen_integrations.engine.sampling import Sampler
 
 torch.set_num_threads(1)  # the models are small: threads only wait for each other
+# Where the suite runs in the background of a script, ctrl-C is ignored, here and in every process started from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=list(ARCHITECTURES))

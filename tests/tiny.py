@@ -26,7 +26,7 @@ from onegen_integrations import OneGenConfig
 from onegen_integrations.training.tokenizer import train_tokenizer
 
 WINDOW = 8  # shorter than every prompt
-CONTEXT = 512
+CONTEXT = 1024
 _SIZE: dict[str, Any] = {
     "hidden_size": 48,
     "intermediate_size": 96,

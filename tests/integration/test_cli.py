@@ -234,7 +234,7 @@ def test_a_database_of_another_model_is_refused(
     for command in (["index", documents], ["ask", "Who?"]):
         status, _, err = onegen(*command, "--db", indexed, "--model", tiny_folder)
         assert status == 1
-        assert "holds vectors of 'onegen-mini'" in err
+        assert "belongs to 'onegen-mini'" in err
 
 
 def test_ctrl_c_says_how_much_is_done_and_a_second_run_finishes(

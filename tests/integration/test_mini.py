@@ -98,7 +98,7 @@ def test_a_hostile_store_does_not_change_the_answers_to_benign_questions(mini: O
     beset = MemoryPassages(mini)
     beset.add([*demo_questions().passages[:100], *hostile])
     ids = {passage.id for passage in demo_questions().passages[:100]}
-    asked = [q.text for q in demo_questions().questions if set(q.sources) <= ids][:12]
+    asked = [q.text for q in demo_questions().questions if set(q.gold) <= ids][:12]
     assert len(asked) == 12
     for question in asked:
         assert mini.generate(question, passages=beset).text == mini.generate(question, passages=source).text

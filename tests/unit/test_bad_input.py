@@ -70,19 +70,19 @@ def test_no_texts_give_no_vectors(model: OneGen) -> None:
 
 
 def test_text_longer_than_the_context_says_how_long_it_is(model: OneGen) -> None:
-    long = "town " * 600
-    with pytest.raises(ContextWindowError, match=r"Query 0 takes \d+ tokens, but the context window holds 512"):
+    long = "town " * 1500
+    with pytest.raises(ContextWindowError, match=r"Query 0 takes \d+ tokens, but the context window holds 1024"):
         model.embed_queries([long])
     with pytest.raises(ContextWindowError, match=r"Document 1 takes \d+ tokens"):
         model.embed_documents(["fine", long])
-    with pytest.raises(ContextWindowError, match=r"The prompt take.* \d+ tokens, but the context window holds 512"):
+    with pytest.raises(ContextWindowError, match=r"The prompt take.* \d+ tokens, but the context window holds 1024"):
         model.generate(long)
 
 
 def test_a_passage_that_does_not_fit_raises_with_what_was_generated(model: OneGen) -> None:
     class Long:
         def search(self, vectors: object, k: int) -> Sequence[Sequence[ScoredPassage]]:
-            return [[ScoredPassage("long", "town " * 600)]]
+            return [[ScoredPassage("long", "town " * 1500)]]
 
     with pytest.raises(ContextWindowError, match="prompt and passages") as caught:
         model.generate("Where?", passages=Long(), retrieval="always")

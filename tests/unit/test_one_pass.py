@@ -28,8 +28,8 @@ PROMPTS = (
     QUESTION,
     "The river Elm flows into a lake. " * 2 + "Which one is it?",
     [
-        {"role": "system", "content": "Answer from the notes."},
-        {"role": "user", "content": "Who wrote The Quiet Harbour?"},
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Who wrote it?"},
         {"role": "assistant", "content": "Answer: Lena Marsh"},
         {"role": "user", "content": "And where is it set?"},
     ],
@@ -292,7 +292,7 @@ def test_the_context_window_ends_the_answer_and_is_filled_to_the_last_position(t
 
 def test_a_prompt_that_does_not_fit_is_refused_at_once_with_its_length(tiny):
     model = tiny()
-    with pytest.raises(ContextWindowError, match=r"prompt takes \d+ tokens.*holds 512"):
+    with pytest.raises(ContextWindowError, match=r"prompt takes \d+ tokens.*holds 1024"):
         model.stream("long story " * 400)
 
 
