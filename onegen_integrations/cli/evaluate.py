@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, metavar="N", help="of the worlds that are drawn; default: another each time"
     )
+    parser.add_argument("--worlds", type=positive, default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="public data sets, for the published benchmarks")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most so many questions of each kind")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -30,7 +31,12 @@ def run(args: argparse.Namespace) -> int:
     from onegen_integrations.evaluation.report import as_json, as_table
 
     rows = evaluate_mini(
-        open_model(args), seed=args.seed, data=args.data, limit=args.limit, progress=sys.stderr.isatty()
+        open_model(args),
+        seed=args.seed,
+        worlds=args.worlds,
+        data=args.data,
+        limit=args.limit,
+        progress=sys.stderr.isatty(),
     )
     print((as_json if args.json else as_table)(rows))
     return 0
