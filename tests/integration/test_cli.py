@@ -150,7 +150,7 @@ def test_info_shows_what_the_checkpoint_is(onegen: Onegen, tiny_folder: Path) ->
         "parameters": f"{count:,}",
         "weights in memory": f"{count * 4 / 2**20:,.1f} MiB (float32)",
         "dimension": str(model.dim),
-        "context window": f"{model.context_window} tokens",
+        "context window": f"{model.context_window:,} tokens",
         "fingerprint": model.fingerprint,
         "device": "cpu",
         "retrieval tokens": "[RQ] (query), [RD] (document)",
