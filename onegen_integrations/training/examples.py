@@ -20,6 +20,9 @@ class Readable(Protocol):
     @property
     def sentences(self) -> Sequence[str]: ...
 
+    @property
+    def text(self) -> str: ...
+
 
 @dataclass(frozen=True)
 class Ask:

@@ -1,4 +1,4 @@
-"""The training data of the bundled checkpoint: each step is drawn anew from worlds, drills, dialogues and real text."""
+"""The training data of the bundled checkpoint: each step is drawn anew from worlds, scenes, drills, dialogues and real text."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from onegen_integrations.training import dialogues, prompts
 from onegen_integrations.training.examples import Ask, ExampleBuilder, Hop
 from onegen_integrations.training.names import NameSource
 from onegen_integrations.training.real_text import Reading, RealText
+from onegen_integrations.training.scenes import DrawnScene, draw_scene, scene_bank
 from onegen_integrations.training.sequences import Batch, TrainingSequence, pack
-from onegen_integrations.training.worlds import World, WorldPassage, noisy
+from onegen_integrations.training.worlds import Question, World, WorldPassage, noisy
 
 # Shares of the tokens of a step: at the start, after a tenth of the training, and from two fifths on; in between they
-# go over linearly. Copying and worlds come first, real text fades in.
+# go over linearly. Copying and worlds come first, natural text fades in.
 _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (0.0, {"drill": 0.25, "world": 0.5, "two_hop": 0.1, "stuffed": 0.1, "plain": 0.05}),
     (
         0.1,
         {
-            "drill": 0.06, "world": 0.42, "two_hop": 0.14, "stuffed": 0.12, "follow_up": 0.04, "plain": 0.04,
-            "condense": 0.02, "nothing": 0.01, "squad": 0.05, "cloze": 0.1,
+            "drill": 0.06, "world": 0.36, "two_hop": 0.12, "scene": 0.12, "scene_hops": 0.03, "stuffed": 0.1,
+            "follow_up": 0.04, "plain": 0.04, "condense": 0.02, "nothing": 0.01, "squad": 0.04, "cloze": 0.06,
         },
     ),
     (
         0.4,
         {
-            "drill": 0.02, "world": 0.23, "two_hop": 0.12, "stuffed": 0.1, "follow_up": 0.02, "plain": 0.03,
-            "condense": 0.02, "nothing": 0.01, "tool": 0.02, "squad": 0.23, "cloze": 0.2,
+            "drill": 0.02, "world": 0.16, "two_hop": 0.08, "scene": 0.26, "scene_hops": 0.08, "stuffed": 0.1,
+            "follow_up": 0.02, "plain": 0.03, "condense": 0.02, "nothing": 0.01, "tool": 0.03, "squad": 0.11,
+            "cloze": 0.08,
         },
     ),
 )  # fmt: skip
 _REAL = ("squad", "cloze")
+_READING_WEIGHT = 0.1  # of the next-token loss over passages of real text, beside 1 for answers
 _LONG_STEPS = 0.2  # share of the steps with long rows
-_WINDOWS = (60, 200, 350)  # characters of a paragraph that are taken as a passage
+_WINDOWS = (60, 200, 350, 450)  # characters of a paragraph that are taken as a passage
 
 
 def shares(progress: float, *, real_text: bool) -> dict[str, float]:
@@ -131,6 +134,7 @@ class _Draw:
         self._world = World(rng, 64, names=names)
         self._unread = list(self._world.passages)
         rng.shuffle(self._unread)
+        self._scene_parts: list[TrainingSequence] = []
 
     def source(self, name: str) -> Iterator[TrainingSequence]:
         """An endless stream of sequences of one kind of data."""
@@ -163,7 +167,9 @@ class _Draw:
         questions = self._world.two_hop_questions(self.rng.choice(self._world.passages))
         if not questions:
             return None
-        question = self.rng.choice(questions)
+        return self._hops(self.rng.choice(questions))
+
+    def _hops(self, question: Question) -> TrainingSequence:
         first, last = question.passages
         hops = [
             Hop(first, f"First: {question.bridge}.", str(question.bridge)),
@@ -171,11 +177,43 @@ class _Draw:
         ]
         return self._build.multi_hop(question.text, hops)
 
-    def _make_stuffed(self, _key: str) -> TrainingSequence:
+    def _make_scene(self, key: str) -> TrainingSequence | None:
+        """One document of a scene with all that is asked of it; its other documents follow in later calls."""
+        if not self._scene_parts:
+            scene = self._scene(key)
+            for passage in scene.passages:
+                asks = [
+                    Ask(question.text, question.answer, 0, question.sentence)
+                    for question in scene.questions
+                    if question.passages == (passage,)
+                ]
+                if asks:
+                    self._scene_parts.append(self._build.one_hop([passage], asks))
+        return self._scene_parts.pop() if self._scene_parts else None
+
+    def _make_scene_hops(self, key: str) -> TrainingSequence | None:
+        questions = [question for question in self._scene(key).questions if question.hops > 1]
+        return self._hops(self.rng.choice(questions)) if questions else None
+
+    def _scene(self, key: str) -> DrawnScene:
+        return draw_scene(self.rng.choice(scene_bank()), key, self._names, self.rng)
+
+    def _make_stuffed(self, key: str) -> TrainingSequence:
+        if self.rng.random() < 0.4:
+            scenes = [self._scene(f"{key}-{number}") for number in range(self.rng.randint(1, 3))]
+            texts = [passage.text for scene in scenes for passage in scene.passages][:5]
+            pairs = [
+                (q.text, q.answer) for scene in scenes for q in scene.questions if all(p.text in texts for p in q.passages)
+            ]
+            self.rng.shuffle(texts)
+            return self._stuffed(texts, pairs)
         passages = self.rng.sample(self._world.passages, k=self.rng.randint(1, 5))
         pairs = [(q.text, q.answer) for passage in passages for q in self._world.questions(passage)]
+        return self._stuffed([passage.text for passage in passages], pairs)
+
+    def _stuffed(self, texts: list[str], pairs: list[tuple[str, str]]) -> TrainingSequence:
         pairs = self.rng.sample(pairs, k=min(len(pairs), 4))
-        return self._build.plain(dialogues.stuffed([passage.text for passage in passages], pairs, self.rng))
+        return self._build.plain(dialogues.stuffed(texts, pairs, self.rng))
 
     def _make_follow_up(self, _key: str) -> TrainingSequence:
         passage = self._next_passage()
@@ -216,7 +254,7 @@ class _Draw:
             asked = dialogues.stuffed([reading.passage.text], [(reading.question, reading.answer)], self.rng)
             return self._build.plain(asked)
         ask = Ask(noisy(reading.question, self.rng), reading.answer, 0, reading.sentence)
-        return self._build.one_hop([reading.passage], [ask])
+        return self._build.one_hop([reading.passage], [ask], passage_weight=_READING_WEIGHT)
 
     def _past(self, passage: WorldPassage) -> list[dialogues.Message]:
         """A question about the passage's entity and its answer, to stand before a follow-up."""

@@ -14,6 +14,7 @@ from importlib.resources import files
 from random import Random
 from typing import Any
 
+from onegen_integrations.training.examples import Readable
 from onegen_integrations.training.names import VALUES, NameSource
 
 
@@ -120,7 +121,7 @@ class Question:
 
     text: str
     answer: str
-    passages: tuple[WorldPassage, ...]
+    passages: tuple[Readable, ...]
     bridge: str | None = None
     sentence: int = 0
 
