@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onegen_integrations.generation import Finish, Generation, Retrieval, TextDelta, Usage
     from onegen_integrations.model import OneGen
     from onegen_integrations.passages import MemoryPassages, Passage, PassageSource, ScoredPassage
+    from onegen_integrations.structured import ToolCall, ToolCallDelta
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ _HOMES = {
     "generation": ("Finish", "Generation", "Retrieval", "TextDelta", "Usage"),
     "model": ("OneGen",),
     "passages": ("MemoryPassages", "Passage", "PassageSource", "ScoredPassage"),
+    "structured": ("ToolCall", "ToolCallDelta"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -68,6 +70,8 @@ __all__ = [
     "Retrieval",
     "ScoredPassage",
     "TextDelta",
+    "ToolCall",
+    "ToolCallDelta",
     "UnsupportedModelError",
     "Usage",
     "__version__",

@@ -11,16 +11,18 @@ from typing import Any, Literal
 
 from onegen_integrations.errors import ConfigError
 
+BUNDLED = Path(__file__).parent / "checkpoints" / "mini"
+BUNDLED_NAME = "onegen-mini"
 CONFIG_FILE = "onegen_config.json"
-PLACEHOLDER = re.compile(r"\{(prompt|text|title)\}")
+PLACEHOLDER = re.compile(r"\{(prompt|text|title|call)\}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneGenConfig:
     """Retrieval tokens and templates of a checkpoint: data only, nothing in it is ever evaluated.
 
-    Templates are filled by plain replacement of `{prompt}`, `{text}` and `{title}`. Control tokens that stand in a
-    template become token ids; the same characters in a filled-in value stay ordinary text.
+    Templates are filled by plain replacement of `{prompt}`, `{text}`, `{title}` and `{call}`. Control tokens that stand
+    in a template become token ids; the same characters in a filled-in value stay ordinary text.
 
     Attributes:
         query_token: retrieval token of queries; its final hidden state is the query vector.
@@ -33,7 +35,7 @@ class OneGenConfig:
         passage_template: how a passage is spliced into the answer.
         after_passages: what is written after the spliced passages, before the model goes on.
         passage_attention: "causal": a passage sees what stands before it. "isolated": it sees only itself.
-        forced_after: tokens that the model does not choose, by the token before them.
+        tool_call_template: how a tool call is written; `{call}` is its JSON.
         answer_start, answer_end: marks around the final answer in the generated text; empty where there are none.
         max_retrievals: default limit of retrievals for one answer.
     """
@@ -47,6 +49,7 @@ class OneGenConfig:
     passage_template: str = "{text}"
     after_passages: str = ""
     passage_attention: Literal["causal", "isolated"] = "causal"
+    tool_call_template: str = "{call}"
     answer_start: str = ""
     answer_end: str = ""
     max_retrievals: int = 5
@@ -68,6 +71,9 @@ class OneGenConfig:
             if getattr(self, name).count("{text}") != 1:
                 msg = f"{name} is {getattr(self, name)!r}; it must hold {{text}} exactly once."
                 raise ConfigError(msg)
+        if self.tool_call_template.count("{call}") != 1:
+            msg = f"tool_call_template is {self.tool_call_template!r}; it must hold {{call}} exactly once."
+            raise ConfigError(msg)
         if self.prompt_template is not None and self.prompt_template.count("{prompt}") != 1:
             msg = f"prompt_template is {self.prompt_template!r}; it must hold {{prompt}} exactly once."
             raise ConfigError(msg)
@@ -220,6 +226,7 @@ PRESETS = {
         passage_template="<paragraph>{text}</paragraph>",
         after_passages="<|assistant|>",
         passage_attention="isolated",
+        tool_call_template="<tool_call>{call}</tool_call>",
         answer_start="Answer:",
     ),
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from onegen_integrations.engine.forward import Forward
 from onegen_integrations.engine.sampling import Sampler
 from onegen_integrations.errors import ContextWindowError, InvalidInputError, OneGenError, PassageSourceError
 from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors
+from onegen_integrations.structured import Step, Structure, ToolCall, ToolCallDelta, Tools
 from onegen_integrations.text import Control, Part, StopStrings, TextCodec
 
 if TYPE_CHECKING:
     from onegen_integrations.config import OneGenConfig
+    from onegen_integrations.engine.guide import Grammars
 
 RetrievalMode = Literal["auto", "always", "never"]
 FinishReason = Literal["stop", "length", "error", "closed"]
@@ -64,8 +66,8 @@ class Retrieval:
 class Generation:
     """An answer.
 
-    text: what the model wrote for the reader. answer: the final answer in it. retrievals: in order. token_ids: the
-    whole final sequence: prompt, control tokens, passages and text.
+    text: what the model wrote for the reader. answer: the final answer in it. retrievals, tool_calls: in order.
+    token_ids: the whole final sequence: prompt, control tokens, passages and text.
     """
 
     text: str
@@ -74,6 +76,7 @@ class Generation:
     usage: Usage
     finish_reason: FinishReason
     token_ids: tuple[int, ...] = field(repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Finish:
     generation: Generation
 
 
-Event = TextDelta | Retrieval | Finish
+Event = TextDelta | Retrieval | ToolCallDelta | Finish
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,9 @@ class GenerationOptions:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    tools: Tools = ()
+    tool_choice: str = "auto"
+    json_schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -131,6 +137,7 @@ class OnePass:
     Args:
         forward: runs the model.
         codec: its tokens and templates.
+        grammars: makes the guides of constrained answers; called where one is needed.
         prefixes: where beginnings of earlier sequences are found.
         context_window: how many positions the model can hold.
         prompt: the rendered prompt.
@@ -145,6 +152,7 @@ class OnePass:
         self,
         forward: Forward,
         codec: TextCodec,
+        grammars: Callable[[], Grammars],
         prefixes: PrefixCache,
         context_window: int,
         prompt: Sequence[Part],
@@ -160,10 +168,11 @@ class OnePass:
         self._device = next(forward.model.parameters()).device
         self._sampler = Sampler(options.temperature, options.top_p, options.seed, self._device)
         self._limit = self._config.max_retrievals if options.max_retrievals is None else options.max_retrievals
-        self._never = frozenset(
-            {codec.document_id}
-            | {codec.token_id(part.token) for part in codec.passage("") if isinstance(part, Control)}
-        )
+        self._structure = Structure(codec, grammars, options.tools, options.tool_choice, options.json_schema)
+        self._never = self._structure.banned | {
+            codec.document_id,
+            *(codec.token_id(part.token) for part in codec.passage("") if isinstance(part, Control)),
+        }
         self._ids: list[int] = codec.encode(prompt)
         self._prompt_tokens = len(self._ids)
         self._completion_tokens = 0
@@ -172,6 +181,7 @@ class OnePass:
         self._reused = 0
         self._retrievals: list[Retrieval] = []
         self._question = question
+        self._written = False  # an answer never ends before it has begun
         self._text = ""
         self._since_retrieval = ""
         self._stops = StopStrings(options.stop)
@@ -182,25 +192,34 @@ class OnePass:
     def run(self) -> Generator[Event, None, None]:
         """Generate; closing the iterator stops the work and keeps what is in the cache for later requests."""
         detokenizer = self._codec.detokenizer()
+        call_detokenizer = self._codec.detokenizer()
         stops = self._stops
         eos = self._codec.eos_ids
-        pending = self._codec.query_suffix() if self._options.retrieval == "always" and self._limit > 0 else []
+        pending: list[Step] = []
+        if self._options.retrieval == "always" and self._limit > 0:
+            pending = [(token, "text") for token in self._codec.query_suffix()]
+        pending += self._structure.begin()
         reason: FinishReason = "closed"
         try:
             logits = self._start()
             while True:
-                token = pending.pop(0) if pending else self._sampler.choose(logits, self._ids, self._banned())
+                if not pending:
+                    pending = self._next(logits)
+                token, kind = pending.pop(0)
                 self._ids.append(token)
                 self._completion_tokens += 1
                 if token in eos:
                     reason = "stop"
                     break
-                if token not in self._codec.hidden_ids:
+                if kind == "call":
+                    yield from self._structure.deltas(call_detokenizer.push(token))
+                elif kind == "text" and token not in self._codec.hidden_ids:
+                    self._written = True
                     yield from self._emit(stops.push(detokenizer.push(token)))
                     if stops.found is not None:
                         reason = "stop"
                         break
-                if self._completion_tokens >= self._options.max_new_tokens or len(self._ids) >= self._window:
+                if self._left() < 1:
                     reason = "length"
                     break
                 if token == self._codec.query_id:
@@ -290,12 +309,25 @@ class OnePass:
 
     # --- rules ------------------------------------------------------------------------------------
 
-    def _banned(self) -> frozenset[int]:
+    def _next(self, logits: Tensor) -> list[Step]:
+        """The tokens that follow: the model's choice, within the rules and the form of the answer."""
         options = self._options
+        query = {self._codec.query_id}
         may_retrieve = (
             options.passages is not None and options.retrieval != "never" and len(self._retrievals) < self._limit
         )
-        return self._never if may_retrieve else self._never | {self._codec.query_id}
+        banned = self._never if may_retrieve else self._never | query
+        if not self._written:
+            banned |= self._codec.eos_ids
+        return self._structure.next(
+            lambda allowed: self._sampler.choose(logits, self._ids, banned, allowed),
+            self._left(),
+            query if may_retrieve else (),
+        )
+
+    def _left(self) -> int:
+        """How many more tokens may be written."""
+        return min(self._options.max_new_tokens - self._completion_tokens, self._window - len(self._ids))
 
     def _check_room(self, new_tokens: int) -> None:
         if len(self._ids) + new_tokens > self._window:
@@ -325,8 +357,9 @@ class OnePass:
             forwarded_tokens=self._forwarded,
             reused_tokens=self._reused,
         )
+        calls = tuple(self._structure.calls)
         answer = final_answer(self._text, self._config.answer_start, self._config.answer_end)
-        return Generation(self._text, answer, tuple(self._retrievals), usage, reason, tuple(self._ids))
+        return Generation(self._text, answer, tuple(self._retrievals), usage, reason, tuple(self._ids), calls)
 
 
 def final_answer(text: str, start: str, end: str) -> str:

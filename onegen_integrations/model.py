@@ -16,15 +16,14 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from onegen_integrations.config import CONFIG_FILE, OneGenConfig
+from onegen_integrations.config import BUNDLED, BUNDLED_NAME, CONFIG_FILE, OneGenConfig
 from onegen_integrations.engine.cache import PrefixCache
 from onegen_integrations.engine.forward import Forward
+from onegen_integrations.engine.guide import Grammars
 from onegen_integrations.errors import CheckpointError, ConfigError, ContextWindowError, InvalidInputError, OneGenError
 from onegen_integrations.generation import Event, Finish, Generation, GenerationOptions, OnePass, vectors_of
 from onegen_integrations.passages import Vectors
 from onegen_integrations.text import EncodedDocument, Messages, TextCodec, check_text, content_text
-
-BUNDLED = Path(__file__).parent / "checkpoints" / "mini"
 
 _loaded: WeakValueDictionary[str, OneGen] = WeakValueDictionary()
 _loading = Lock()
@@ -67,15 +66,19 @@ class OneGen:
         self._prefixes = PrefixCache(prefix_cache_tokens)
         self.device = next(model.parameters()).device
         self._max_batch_tokens = max_batch_tokens or (512 if self.device.type == "cpu" else 16_384)
-        rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
-        outside = [token for token in config.tokens if self.codec.token_id(token) >= rows]
+        self._rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+        outside = [token for token in config.tokens if self.codec.token_id(token) >= self._rows]
         if outside:
-            msg = f"The tokens {outside} have no row in the model's embedding ({rows} rows); resize and train it first."
+            msg = (
+                f"The tokens {outside} have no row in the model's embedding ({self._rows} rows); resize and train it"
+                " first."
+            )
             raise ConfigError(msg)
         text_config = model.config.get_text_config(decoder=True)
         self.dim: int = text_config.hidden_size
         self.context_window: int = text_config.max_position_embeddings
         self._fingerprint: str | None = None
+        self._grammars: Grammars | None = None
 
     @classmethod
     def from_pretrained(
@@ -118,7 +121,7 @@ class OneGen:
                 if adapter is not None:
                     model = _with_adapter(model, adapter)
                 settings = settings or _config_of(source, revision)
-                name = "onegen-mini" if checkpoint is None else Path(source).name if Path(source).exists() else source
+                name = BUNDLED_NAME if checkpoint is None else Path(source).name if Path(source).exists() else source
                 model.to(place)  # type: ignore[arg-type]
                 loaded = cls(model, tokenizer, settings, name=name)
                 _loaded[key] = loaded
@@ -251,7 +254,9 @@ class OneGen:
             prompt: a question, or messages `{"role": ..., "content": ...}`.
             **options: as in `GenerationOptions`: `passages` (a `PassageSource`), `retrieval` ("auto": the model
                 decides; "always": retrieve at once; "never"), `top_k`, `max_retrievals`, `score_threshold` (cosine),
-                `max_new_tokens`, `stop` (strings, not part of the text), `temperature` (0: greedy), `top_p`, `seed`.
+                `max_new_tokens`, `stop` (strings, not part of the text), `temperature` (0: greedy), `top_p`, `seed`;
+                `tools` (functions in OpenAI's format), `tool_choice` ("auto", "none", "required" or a name), or
+                `json_schema`, which the whole text will be valid against.
 
         Raises:
             InvalidInputError: the prompt is empty or an option out of range.
@@ -265,22 +270,30 @@ class OneGen:
         raise AssertionError(msg)
 
     def stream(self, prompt: str | Messages, **options: Any) -> Generator[Event, None, None]:
-        """The same answer as `generate`, as events: `TextDelta`, `Retrieval` and last `Finish`.
+        """The same answer as `generate`, as events: `TextDelta`, `Retrieval`, `ToolCallDelta` and last `Finish`.
 
         Closing the iterator stops the work. Arguments and errors are those of `generate`; bad input raises at once.
         """
-        parts = self.codec.prompt(prompt)
+        chosen = GenerationOptions(**options)
+        tools = chosen.tools if chosen.tool_choice != "none" else ()
+        parts = self.codec.prompt(prompt, tools=tools)
         question = prompt if isinstance(prompt, str) else _last_user_text(prompt)
         request = OnePass(
             self._forward,
             self.codec,
+            self._guides,
             self._prefixes,
             self.context_window,
             parts,
             question,
-            GenerationOptions(**options),
+            chosen,
         )
         return request.run()
+
+    def _guides(self) -> Grammars:
+        if self._grammars is None:
+            self._grammars = Grammars(self.tokenizer.backend_tokenizer, self._rows, self.tokenizer.eos_token_id)
+        return self._grammars
 
 
 def _end_ids(model: PreTrainedModel) -> list[int]:

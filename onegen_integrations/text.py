@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Messages = Sequence[Mapping[str, Any]]
+
+_TOOLS = 'You can call these functions, by writing {"name": ..., "arguments": ...} and nothing else: '
 
 
 @dataclass(frozen=True)
@@ -120,14 +123,27 @@ class TextCodec:
         """
         if isinstance(prompt, str):
             check_text(prompt, "The prompt")
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if tools:
+            told = {"role": "system", "content": _TOOLS + json.dumps([tool["function"] for tool in tools])}
+            if not self._template_knows_tools:
+                messages = [told, *messages]
         if self.config.prompt_template is not None:
-            return self.fill(self.config.prompt_template, prompt=_as_dialogue(prompt))
+            return self.fill(self.config.prompt_template, prompt=_as_dialogue(messages))
         if self.tokenizer.chat_template is None:
-            if isinstance(prompt, str):
-                return [prompt]
-            return [_as_dialogue(prompt)]
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else merge_same_role(prompt)
-        return self._chat(messages, tools)
+            return [_as_dialogue(messages)]
+        return self._chat(merge_same_role(messages), tools)
+
+    @cached_property
+    def _template_knows_tools(self) -> bool:
+        """Whether the chat template shows the model what tools there are."""
+        name = secrets.token_hex(8)
+        tool = {"type": "function", "function": {"name": name, "description": name, "parameters": {}}}
+        if self.config.prompt_template is not None or self.tokenizer.chat_template is None:
+            return False
+        return any(
+            name in part for part in self._chat([{"role": "user", "content": "a"}], [tool]) if isinstance(part, str)
+        )
 
     def query_suffix(self) -> list[int]:
         """The ids that follow a prompt whose query vector is wanted; the last one is the query token."""
@@ -136,6 +152,11 @@ class TextCodec:
     def passage(self, text: str, title: str = "") -> list[Part]:
         """A passage as it is spliced into an answer."""
         return self.fill(self.config.passage_template, text=text, title=title)
+
+    def tool_call_marks(self) -> tuple[list[Part], list[Part]]:
+        """What stands before and behind the JSON of a tool call."""
+        before, after = self.config.tool_call_template.split("{call}")
+        return self.trusted(before), self.trusted(after)
 
     def passage_pieces(self, fragments: Sequence[str], title: str = "") -> list[list[int]]:
         """The ids of a spliced passage, cut where its fragments end; joined they are the ids of the whole."""
@@ -383,11 +404,9 @@ def content_text(content: object) -> str | None:
     return "".join(texts)
 
 
-def _as_dialogue(prompt: str | Messages) -> str:
+def _as_dialogue(messages: Messages) -> str:
     """Chat messages as plain text, for checkpoints that know no chat template: one message stays as it is."""
-    if isinstance(prompt, str):
-        return prompt
-    messages = merge_same_role(prompt)
+    messages = merge_same_role(messages)
     if len(messages) == 1:
         return str(messages[0]["content"])
     return "\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)

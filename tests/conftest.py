@@ -75,7 +75,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[int, str]], None]
         ids = {step: tokenizer.convert_tokens_to_ids(token) for step, token in script.items()}
         kept_for_scripts = set(tokenizer.convert_tokens_to_ids(["[RQ]", "</s>"]))
 
-        def scripted(self: Sampler, logits: Tensor, written: list[int], banned: Collection[int]) -> int:
+        def scripted(self: Sampler, logits: Tensor, written: list[int], banned: Collection[int], allowed=None) -> int:
             step = self.__dict__.setdefault("step", 0)
             self.__dict__["step"] = step + 1
             if step in ids and ids[step] not in banned:

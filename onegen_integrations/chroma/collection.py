@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import chromadb
 import httpx
+import numpy as np
 from chromadb.api import ClientAPI
 from chromadb.api.collection_configuration import CreateCollectionConfiguration, CreateHNSWConfiguration
 from chromadb.config import Settings
 from chromadb.errors import InvalidArgumentError
+from numpy.typing import ArrayLike
 
 from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError, OneGenError, PassageStoreError
 
@@ -23,6 +25,8 @@ SPACE: Final = "cosine"
 FINGERPRINT = "onegen:fingerprint"
 MODEL = "onegen:model"
 FRAGMENTS = "onegen:fragments"
+MOST_NUMBERS = 2**20  # in the vectors of one call: a Chroma server refuses requests of more than 40 MB
+_SAME = 0.999  # cosine of two vectors that one model has made of one text, in whatever arithmetic
 _ANOTHER = "use another collection name and add the passages there."
 
 
@@ -43,7 +47,14 @@ def open_database(path: str | Path) -> ClientAPI:
         return chromadb.PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
 
 
-def open_collection(client: ClientAPI, name: str, model: OneGen, *, fragments: bool = False) -> chromadb.Collection:
+def open_collection(
+    client: ClientAPI,
+    name: str,
+    model: OneGen,
+    *,
+    fragments: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> chromadb.Collection:
     """Open the collection `name`, or create it, so that it holds vectors of `model` and of no other.
 
     The collection compares by cosine similarity and has no embedding function of its own. Its metadata hold the
@@ -54,6 +65,7 @@ def open_collection(client: ClientAPI, name: str, model: OneGen, *, fragments: b
         name: 3 to 512 letters, digits, `.`, `_` and `-`.
         model: makes all vectors of the collection.
         fragments: whether passages have one vector for each fragment; a collection keeps to one way.
+        metadata: further entries for a collection that is created.
 
     Raises:
         FingerprintMismatchError: the collection holds vectors of another model, or of an unknown one.
@@ -67,21 +79,63 @@ def open_collection(client: ClientAPI, name: str, model: OneGen, *, fragments: b
                 name,
                 embedding_function=None,
                 configuration=CreateCollectionConfiguration(hnsw=CreateHNSWConfiguration(space=SPACE)),
-                metadata=mine,
+                metadata={**(metadata or {}), **mine},
             )
         except InvalidArgumentError as error:
             msg = f"Chroma cannot open a collection {name!r}: {error}"
             raise InvalidInputError(msg) from error
         _check_space(collection)
-        metadata: Mapping[str, Any] = collection.metadata or {}
-        if FINGERPRINT not in metadata:
+        found: Mapping[str, Any] = collection.metadata or {}
+        if FINGERPRINT not in found:
             _check_empty(collection)
-            kept = {key: value for key, value in metadata.items() if not key.startswith("hnsw:")}  # Chroma refuses them
+            kept = {key: value for key, value in found.items() if not key.startswith("hnsw:")}  # Chroma refuses them
             collection.modify(metadata={**kept, **mine})
         else:
             _check_model(collection, model)
             _check_fragments(collection, fragments=fragments)
     return collection
+
+
+def rows_per_call(client: ClientAPI, model: OneGen) -> int:
+    """How many rows with vectors of `model` may be written at once.
+
+    Raises:
+        PassageStoreError: Chroma failed.
+    """
+    with store_errors("tell its batch size"):
+        return max(1, min(client.get_max_batch_size(), MOST_NUMBERS // model.dim))
+
+
+def check_owner(collection: chromadb.Collection, model: OneGen) -> None:
+    """Make sure that what a collection holds was made by `model`: by its fingerprint, or else by a sample of it.
+
+    A collection that something else than this package has made has no fingerprint. Then the text of one of its rows is
+    embedded again, and has to give the vector that is stored.
+
+    Raises:
+        FingerprintMismatchError: it was made by another model. PassageStoreError: Chroma failed.
+    """
+    with store_errors(f"read the collection {collection.name!r}"):
+        if FINGERPRINT in (collection.metadata or {}):
+            _check_model(collection, model)
+            return
+        row = collection.get(limit=1, include=["documents", "embeddings"])
+        texts, vectors = row["documents"], row["embeddings"]
+    if vectors is not None and len(vectors):
+        check_sample(f"The collection {collection.name!r}", model, (texts or [""])[0] or "", vectors[0])
+
+
+def check_sample(where: str, model: OneGen, text: str, vector: ArrayLike) -> None:
+    """Raises:
+    FingerprintMismatchError: `vector` is not what `model` makes of `text`.
+    """
+    stored = np.asarray(vector, dtype=np.float32)
+    if text and stored.shape == (model.dim,):
+        mine = model.embed_documents([text])[0]
+        if float(stored @ mine) > _SAME * float(np.linalg.norm(stored)):
+            return
+    msg = f"{where} holds vectors that {model.name!r} has not made, so it cannot search there; {_ANOTHER}"
+    raise FingerprintMismatchError(msg)
 
 
 @contextmanager

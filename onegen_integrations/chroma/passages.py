@@ -11,7 +11,13 @@ import numpy as np
 from chromadb.api import ClientAPI
 from tqdm.auto import tqdm
 
-from onegen_integrations.chroma.collection import filter_errors, open_collection, open_database, store_errors
+from onegen_integrations.chroma.collection import (
+    filter_errors,
+    open_collection,
+    open_database,
+    rows_per_call,
+    store_errors,
+)
 from onegen_integrations.chroma.rows import (
     ROW,
     Metadata,
@@ -29,7 +35,6 @@ if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
 
 STEP = 128  # passages embedded and written together: what a kill can lose
-MOST_NUMBERS = 2**20  # in the vectors of one call: a Chroma server refuses requests of more than 40 MB
 MOST_ROWS = 2**31 - 1  # that Chroma can be asked for
 
 _Item = TypeVar("_Item")
@@ -69,8 +74,7 @@ class ChromaPassages:
         self._split = fragments
         opened = open_database("db" if path is None else path) if client is None else client
         self._collection = open_collection(opened, collection, model, fragments=fragments is not None)
-        with store_errors("tell its batch size"):
-            self._batch_size = max(1, min(opened.get_max_batch_size(), MOST_NUMBERS // model.dim))
+        self._batch_size = rows_per_call(opened, model)
 
     def add(self, passages: Iterable[Passage], *, show_progress: bool = False) -> None:
         """Embed passages and write them; one with an id that is there already takes its place.

@@ -32,9 +32,11 @@ class Sampler:
         else:
             self._generator.manual_seed(seed)
 
-    def choose(self, logits: Tensor, ids: list[int], banned: Collection[int]) -> int:
-        """The next token after `ids`, from logits [V], none of `banned`."""
+    def choose(self, logits: Tensor, ids: list[int], banned: Collection[int], allowed: Tensor | None = None) -> int:
+        """The next token after `ids`, from logits [V], none of `banned` and, where given, of `allowed` (bool [V])."""
         scores = logits.float().clone()
+        if allowed is not None:
+            scores[~allowed.to(scores.device)] = float("-inf")
         scores[list(banned)] = float("-inf")
         if self._greedy:
             return int(scores.argmax())

@@ -1,4 +1,4 @@
-"""The training data of the bundled checkpoint: each step is drawn anew from worlds, scenes, drills, dialogues and real text."""
+"""The training data of the bundled checkpoint, drawn anew in each step: worlds, scenes, dialogues, real text."""
 
 from __future__ import annotations
 
@@ -203,7 +203,10 @@ class _Draw:
             scenes = [self._scene(f"{key}-{number}") for number in range(self.rng.randint(1, 3))]
             texts = [passage.text for scene in scenes for passage in scene.passages][:5]
             pairs = [
-                (q.text, q.answer) for scene in scenes for q in scene.questions if all(p.text in texts for p in q.passages)
+                (q.text, q.answer)
+                for scene in scenes
+                for q in scene.questions
+                if all(p.text in texts for p in q.passages)
             ]
             self.rng.shuffle(texts)
             return self._stuffed(texts, pairs)

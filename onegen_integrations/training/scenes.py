@@ -3,8 +3,8 @@
 Where worlds put single facts into words, a scene is running text as people and encyclopedias write it: several facts a
 sentence, conditions, reasons, pronouns. Whatever stands in a slot is drawn anew each time, so that only reading helps.
 
-A slot is `{kind}` or `{kind:label}`, with the kinds of `names.VALUES`; `{person:x.first}` and `{person:x.last}` are parts
-of `{person:x}`; `{red|dark green}` is a choice. The same slot has the same value all over a scene.
+A slot is `{kind}` or `{kind:label}`, with the kinds of `names.VALUES`; `{person:x.first}` and `{person:x.last}` are
+parts of `{person:x}`; `{red|dark green}` is a choice. The same slot has the same value all over a scene.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def _sentences(title: str, text: str, rng: Random) -> list[str]:
     return [f"{sentence_case(title)}\n", *sentences] if titled else sentences
 
 
-def _question(
-    fact: Fact, passages: Sequence[TextPassage], values: _SlotValues, rng: Random
-) -> Question | None:
+def _question(fact: Fact, passages: Sequence[TextPassage], values: _SlotValues, rng: Random) -> Question | None:
     """The question, or None where the values drawn have torn its answer apart."""
     read = tuple(passages[number] for number in fact.documents)
     answer = _as_it_stands(values.fill(fact.answer), read[-1].text)

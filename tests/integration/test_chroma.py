@@ -28,6 +28,7 @@ from onegen_integrations import (
     PassageStoreError,
 )
 from onegen_integrations.chroma import ChromaPassages, OneGenEmbeddingFunction, open_collection, open_database
+from onegen_integrations.chroma import collection as chroma_collection
 from onegen_integrations.chroma import passages as chroma_passages
 
 TEXT = " ".join(SENTENCES[:8])
@@ -477,7 +478,7 @@ def test_fragments_that_are_not_changed_are_not_embedded_again(fragmented, model
 
 
 def test_calls_of_few_rows_write_and_find_the_same(fragmented, database, monkeypatch, model, tmp_path, documents):
-    monkeypatch.setattr(chroma_passages, "MOST_NUMBERS", 5 * model.dim)
+    monkeypatch.setattr(chroma_collection, "MOST_NUMBERS", 5 * model.dim)
     source = ChromaPassages(model, path=tmp_path / "small", fragments=sentences)
     source.add(documents)
     assert_same_rows(tmp_path / "small", database)

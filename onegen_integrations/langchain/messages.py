@@ -1,0 +1,92 @@
+"""LangChain's messages, tools and choices in the terms of the core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, ToolMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from onegen_integrations.errors import InvalidInputError
+from onegen_integrations.generation import Usage
+
+_ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
+_ANY = ("any", "required", True)
+
+
+def core_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """`{"role", "content"}` with what else a chat template may want: tool calls, their ids, names.
+
+    Raises:
+        InvalidInputError: a message holds something else than text.
+    """
+    return [_core_message(message) for message in messages]
+
+
+def _core_message(message: BaseMessage) -> dict[str, Any]:
+    role = (
+        message.role if isinstance(message, ChatMessage) else _ROLES[message.type.removesuffix("MessageChunk").lower()]
+    )
+    converted: dict[str, Any] = {"role": role, "content": _text(message)}
+    if isinstance(message, AIMessage) and message.tool_calls:
+        converted["tool_calls"] = [
+            {"type": "function", "id": call["id"], "function": {"name": call["name"], "arguments": call["args"]}}
+            for call in message.tool_calls
+        ]
+    if isinstance(message, ToolMessage):
+        converted["tool_call_id"] = message.tool_call_id
+    if isinstance(message, (ToolMessage, FunctionMessage)) and message.name:
+        converted["name"] = message.name
+    return converted
+
+
+def _text(message: BaseMessage) -> str:
+    """The text of a message, without blocks that repeat its tool calls or reasoning; anything else is refused."""
+    if isinstance(message.content, str):
+        return message.content
+    texts = []
+    for block in message.content:
+        if isinstance(block, str):
+            texts.append(block)
+        elif block.get("type") == "text":
+            texts.append(str(block.get("text", "")))
+        elif block.get("type") not in ("tool_use", "tool_call", "function_call", "reasoning", "thinking"):
+            msg = f"A message holds a block of type {block.get('type')!r}; this model reads text only."
+            raise InvalidInputError(msg)
+    return "".join(texts)
+
+
+def tool_format(tools: Sequence[Any]) -> list[dict[str, Any]]:
+    """Functions, classes, schemas and LangChain's tools in OpenAI's format."""
+    return [convert_to_openai_tool(tool) for tool in tools]
+
+
+def core_tool_choice(choice: Any) -> str:
+    """LangChain's `tool_choice`, in all forms that providers take it in.
+
+    Raises:
+        InvalidInputError: it is of no known form.
+    """
+    if choice is None or choice is False:
+        return "auto"
+    if any(choice is any_ or choice == any_ for any_ in _ANY):
+        return "required"
+    if isinstance(choice, Mapping):
+        choice = choice.get("function", choice).get("name")
+    if isinstance(choice, str):
+        return choice
+    msg = f"tool_choice must be 'auto', 'none', 'any' or a tool, as its name or {{'function': ...}}, not {choice!r}."
+    raise InvalidInputError(msg)
+
+
+def usage_metadata(usage: Usage) -> UsageMetadata:
+    """Passages count as input; what an earlier sequence had computed counts as read from the cache."""
+    read = usage.prompt_tokens + usage.passage_tokens
+    return UsageMetadata(
+        input_tokens=read,
+        output_tokens=usage.completion_tokens,
+        total_tokens=read + usage.completion_tokens,
+        input_token_details={"cache_read": usage.reused_tokens},
+    )

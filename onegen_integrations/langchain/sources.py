@@ -1,0 +1,117 @@
+"""LangChain's vector stores as passage sources of one-pass generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_chroma import Chroma
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+
+from onegen_integrations.chroma import check_owner, check_sample
+from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
+from onegen_integrations.passages import ScoredPassage, Vectors
+
+if TYPE_CHECKING:
+    from onegen_integrations.model import OneGen
+
+Scored = Sequence[tuple[Document, float]]
+
+
+class VectorStorePassages:
+    """A `PassageSource` over any LangChain vector store that can be searched by vector.
+
+    A document's text is what is spliced into an answer. Where it has no id, its metadata `id` or its text is it.
+
+    Args:
+        vectorstore: `Chroma` (also `OneGenChroma`), `InMemoryVectorStore`, FAISS, or another one with
+            `similarity_search_with_score_by_vector` or `similarity_search_by_vector`. Scores are cosine similarities in
+            the first three, what the store makes of them elsewhere, and NaN where it has none.
+        model: has filled the store.
+        **search_kwargs: passed on to each search: `filter`, ...
+
+    Raises:
+        FingerprintMismatchError: another model has filled the store.
+        InvalidInputError: the store cannot be searched by vector.
+    """
+
+    def __init__(self, vectorstore: VectorStore, model: OneGen, **search_kwargs: Any) -> None:
+        self._search = _search_of(vectorstore)
+        self._search_kwargs = search_kwargs
+        _check_owner(vectorstore, model)
+
+    def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
+        """The k best documents for each query vector [n, dim], best first; fewer where the store has fewer."""
+        return [
+            [_passage(document, score) for document, score in self._search(vector.tolist(), k, **self._search_kwargs)]
+            for vector in vectors
+        ]
+
+
+class _Untitled(ScoredPassage):
+    """What is spliced in is the text alone, because its vector was made of the text alone."""
+
+    @property
+    def title(self) -> str:
+        return ""
+
+
+def document_of(passage: ScoredPassage, query: str) -> Document:
+    """A passage as LangChain's document; its metadata hold the score and the query that found it, too."""
+    metadata = {**passage.metadata, "relevance_score": passage.score, "retrieval_query": query}
+    return Document(id=passage.id, page_content=passage.text, metadata=metadata)
+
+
+def _passage(document: Document, score: float) -> ScoredPassage:
+    own_id = document.id or document.metadata.get("id") or document.page_content
+    return _Untitled(str(own_id), document.page_content, document.metadata, score)
+
+
+def _search_of(vectorstore: VectorStore) -> Callable[..., Scored]:
+    if isinstance(vectorstore, Chroma):
+        distances = vectorstore.similarity_search_by_vector_with_relevance_scores
+        half = 2.0 if _chroma_space(vectorstore) == "l2" else 1.0  # |q - d|^2 = 2 - 2 cos for vectors of unit length
+        return lambda vector, k, **kwargs: [(doc, 1 - d / half) for doc, d in distances(vector, k, **kwargs)]
+    scored = getattr(vectorstore, "similarity_search_with_score_by_vector", None)
+    if scored is not None:
+        if _is_faiss(vectorstore) and "EUCLIDEAN" in vectorstore.distance_strategy:  # type: ignore[attr-defined]
+            return lambda vector, k, **kwargs: [(doc, 1 - float(d) / 2) for doc, d in scored(vector, k, **kwargs)]
+        return lambda vector, k, **kwargs: [(doc, float(s)) for doc, s in scored(vector, k, **kwargs)]
+    if type(vectorstore).similarity_search_by_vector is VectorStore.similarity_search_by_vector:
+        msg = f"{type(vectorstore).__name__} cannot be searched by vector, which one-pass generation needs."
+        raise InvalidInputError(msg)
+    plain = vectorstore.similarity_search_by_vector
+    return lambda vector, k, **kwargs: [(document, float("nan")) for document in plain(vector, k, **kwargs)]
+
+
+def _chroma_space(vectorstore: Chroma) -> str:
+    configuration = vectorstore._collection.configuration_json  # noqa: SLF001 (langchain-chroma has no public name for it)
+    return str((configuration.get("hnsw") or configuration.get("spann") or {}).get("space", "l2"))
+
+
+def _is_faiss(vectorstore: VectorStore) -> bool:
+    return type(vectorstore).__name__ == "FAISS"  # from an optional package
+
+
+def _check_owner(vectorstore: VectorStore, model: OneGen) -> None:
+    """Refuse a store that another model has filled, by its fingerprint, by a sample of it, or by its embedding."""
+    where = f"The {type(vectorstore).__name__} vector store"
+    if isinstance(vectorstore, Chroma):
+        check_owner(vectorstore._collection, model)  # noqa: SLF001 (langchain-chroma has no public name for it)
+    elif isinstance(vectorstore, InMemoryVectorStore):
+        for row in list(vectorstore.store.values())[:1]:
+            check_sample(where, model, row["text"], row["vector"])
+    elif _is_faiss(vectorstore):
+        index, ids = vectorstore.index, vectorstore.index_to_docstore_id  # type: ignore[attr-defined]
+        if index.ntotal:
+            text = vectorstore.docstore.search(ids[0]).page_content  # type: ignore[attr-defined]
+            check_sample(where, model, text, index.reconstruct(0))
+    else:
+        owner = getattr(vectorstore.embeddings, "onegen", None)
+        if getattr(owner, "fingerprint", None) != model.fingerprint:
+            msg = (
+                f"{where} embeds with {type(vectorstore.embeddings).__name__}, not with {model.name!r}; fill one with a"
+                " OneGenLLM or OneGenEmbeddings of this model."
+            )
+            raise FingerprintMismatchError(msg)

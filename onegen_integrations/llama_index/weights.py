@@ -1,0 +1,116 @@
+"""Which weights a component works with: settings as public fields, and the model they name, loaded at first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.schema import BaseComponent
+
+from onegen_integrations.config import OneGenConfig
+from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
+from onegen_integrations.serving import LazyModel
+
+if TYPE_CHECKING:
+    from onegen_integrations.model import OneGen
+
+_SETTINGS: Final = ("config", "device", "dtype", "revision", "adapter")
+_BOUND_TO_PROCESS = {"callback_manager", "rate_limiter"}
+
+
+class OneGenComponent(BaseComponent):
+    """Base of `OneGenLLM` and `OneGenEmbedding`. Equal settings share one set of weights in a process.
+
+    Copies share the weights. Pickling takes the settings alone: another process loads the weights by them, once, and
+    checks the fingerprint where it is known.
+
+    Args:
+        model: a folder, a hub id, a `OneGen` that is loaded already, another component whose weights are shared, or
+            None for the bundled checkpoint.
+        config, device, dtype, revision, adapter: as in `OneGen.from_pretrained`.
+        fingerprint: of the weights that must be found, where it is known.
+
+    Raises:
+        InvalidInputError: `model` is loaded already, and settings to load it with are given too.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(default=None, description="Folder or hub id; None is the bundled checkpoint.")
+    config: str | dict[str, Any] | None = Field(default=None, description="Preset, or fields of a OneGenConfig.")
+    device: str | None = Field(default=None, description="Default: a GPU where there is one.")
+    dtype: str | None = Field(default=None, description="Default: float32 on a CPU, the checkpoint's on a GPU.")
+    revision: str | None = Field(default=None, description="Of a hub id.")
+    adapter: str | None = Field(default=None, description="A PEFT adapter, folder or hub id.")
+    fingerprint: str | None = Field(default=None, description="Of the weights that must be found.")
+
+    _lazy: LazyModel = PrivateAttr()
+
+    def __init__(self, model: str | Path | OneGen | OneGenComponent | None = None, **data: Any) -> None:
+        if model is None or isinstance(model, (str, Path)):
+            super().__init__(model=None if model is None else str(model), **data)
+            config = OneGenConfig.from_dict(self.config) if isinstance(self.config, dict) else self.config
+            self._lazy = LazyModel(self.model, **{name: getattr(self, name) for name in _SETTINGS} | {"config": config})
+            return
+        given = [name for name in _SETTINGS if data.get(name) is not None]
+        if given:
+            msg = f"The model is loaded already, so {given} cannot change it; leave them out, or give its name."
+            raise InvalidInputError(msg)
+        shared = isinstance(model, OneGenComponent)
+        super().__init__(**data | (_settings_of_component(model) if shared else _settings_of_model(model)))
+        self._lazy = model._lazy if shared else LazyModel(model)  # noqa: SLF001 (its own class)
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _config_as_dict(cls, value: object) -> object:
+        return value.to_dict() if isinstance(value, OneGenConfig) else value
+
+    @field_validator("device", "dtype", "adapter", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> str | None:
+        """torch.device and torch.dtype objects and paths are taken by their names."""
+        return None if value is None else str(value).removeprefix("torch.")
+
+    @property
+    def onegen(self) -> OneGen:
+        """The model; loads it where that has not been done yet.
+
+        Raises:
+            CheckpointError, ConfigError: it cannot be loaded.
+            FingerprintMismatchError: other weights were found than `fingerprint` says.
+        """
+        model = self._lazy.get()
+        if self.fingerprint not in (None, model.fingerprint):
+            msg = (
+                f"The weights of {model.name!r} have the fingerprint {model.fingerprint}, but {self.fingerprint} is"
+                " expected: the checkpoint has changed, or the model that this was made from stands in no folder. Save"
+                " the model with save_pretrained, and give that folder as model=."
+            )
+            raise FingerprintMismatchError(msg)
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: value for name, value in self.__dict__.items() if name not in _BOUND_TO_PROCESS}
+        return _restored, (type(self), state)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> OneGenComponent:
+        return self.model_copy()  # a deep copy would double the weights
+
+
+def _restored(kind: type[OneGenComponent], state: dict[str, Any]) -> OneGenComponent:
+    return kind(**state)
+
+
+def _settings_of_component(component: OneGenComponent) -> dict[str, Any]:
+    return {name: getattr(component, name) for name in ("model", "fingerprint", *_SETTINGS)}
+
+
+def _settings_of_model(model: OneGen) -> dict[str, Any]:
+    """Settings that load the same model, where it was loaded from somewhere."""
+    return {
+        "model": model.model.name_or_path or None,
+        "config": model.config.to_dict(),
+        "dtype": str(model.model.dtype),
+        "fingerprint": model.fingerprint,
+    }
