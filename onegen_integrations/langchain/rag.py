@@ -21,7 +21,7 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
-from typing_extensions import NotRequired, Self, TypedDict
+from typing_extensions import Self, TypedDict
 
 from onegen_integrations.errors import InvalidInputError
 from onegen_integrations.generation import Finish, Retrieval, TextDelta
@@ -30,6 +30,7 @@ from onegen_integrations.langchain.messages import core_messages, usage_metadata
 from onegen_integrations.langchain.sources import VectorStorePassages, document_of
 from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors
 from onegen_integrations.serving import iterate_in_thread
+from onegen_integrations.text import check_text
 
 RETRIEVAL_EVENT = "onegen_retrieval"
 
@@ -38,10 +39,9 @@ Search = Callable[[str, Callable[[], Sequence[Sequence[ScoredPassage]]]], Sequen
 
 
 class RAGInput(TypedDict):
-    """input: the question. chat_history: what was said before, as LangChain's messages."""
+    """input: the question. What was said before may stand beside it as `chat_history`."""
 
     input: str
-    chat_history: NotRequired[list[Any]]
 
 
 class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
@@ -267,6 +267,7 @@ def _whole(parts: Sequence[Any]) -> dict[str, Any]:
     if not isinstance(given, dict) or not isinstance(given.get("input"), str):
         msg = f"OneGenRAG takes a question or {{'input': question, 'chat_history': [...]}}, not {whole!r:.200}."
         raise InvalidInputError(msg)
+    check_text(given["input"], "The question")
     return given
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.callbacks import trace_method
@@ -54,16 +54,16 @@ class OneGenChatEngine(BaseChatEngine):
             FingerprintMismatchError: another model has filled the index.
             OneGenError: as `OneGen.generate`.
         """
-        sources = self._engine.sources(message)
-        reply = self._engine.llm.chat(**self._call(self._history(message, chat_history), sources))
+        sources, call = self._engine.request(self._history(message, chat_history))
+        reply = self._engine.llm.chat(**call)
         self._memory.put(reply.message)
         return _response(reply, sources)
 
     @trace_method("chat")
     def stream_chat(self, message: str, chat_history: list[ChatMessage] | None = None) -> StreamingAgentChatResponse:
         """As `chat`; `source_nodes` fill while the response is read."""
-        sources = self._engine.sources(message)
-        stream = self._engine.llm.stream_chat(**self._call(self._history(message, chat_history), sources))
+        sources, call = self._engine.request(self._history(message, chat_history))
+        stream = self._engine.llm.stream_chat(**call)
         return StreamingAgentChatResponse(
             chat_stream=self._remembered(stream), source_nodes=sources.nodes, is_writing_to_memory=False
         )
@@ -71,8 +71,8 @@ class OneGenChatEngine(BaseChatEngine):
     @trace_method("chat")
     async def achat(self, message: str, chat_history: list[ChatMessage] | None = None) -> AgentChatResponse:
         """As `chat`."""
-        sources = await asyncio.to_thread(self._engine.sources, message)
-        reply = await self._engine.llm.achat(**self._call(await self._ahistory(message, chat_history), sources))
+        sources, call = await asyncio.to_thread(self._engine.request, await self._ahistory(message, chat_history))
+        reply = await self._engine.llm.achat(**call)
         await self._memory.aput(reply.message)
         return _response(reply, sources)
 
@@ -81,8 +81,7 @@ class OneGenChatEngine(BaseChatEngine):
         self, message: str, chat_history: list[ChatMessage] | None = None
     ) -> StreamingAgentChatResponse:
         """As `stream_chat`."""
-        sources = await asyncio.to_thread(self._engine.sources, message)
-        call = self._call(await self._ahistory(message, chat_history), sources)
+        sources, call = await asyncio.to_thread(self._engine.request, await self._ahistory(message, chat_history))
         stream = await self._engine.llm.astream_chat(**call)
         return StreamingAgentChatResponse(
             achat_stream=self._aremembered(stream), source_nodes=sources.nodes, is_writing_to_memory=False
@@ -96,10 +95,6 @@ class OneGenChatEngine(BaseChatEngine):
     def chat_history(self) -> list[ChatMessage]:
         """What was said so far."""
         return self._memory.get_all()
-
-    def _call(self, history: list[ChatMessage], sources: RetrievedNodes) -> dict[str, Any]:
-        messages = [*self._engine.prefix_messages, *history]
-        return {"messages": messages, "passages": sources, **self._engine.options}
 
     def _history(self, message: str, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
         if chat_history is not None:
@@ -127,6 +122,4 @@ class OneGenChatEngine(BaseChatEngine):
 
 
 def _response(reply: ChatResponse, sources: RetrievedNodes) -> AgentChatResponse:
-    return AgentChatResponse(
-        response=reply.message.content or "", source_nodes=sources.nodes, metadata=dict(reply.raw or {})
-    )
+    return AgentChatResponse(response=reply.message.content or "", source_nodes=sources.nodes, metadata=reply.raw)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryResult
@@ -64,7 +65,7 @@ class OneGenChromaVectorStore(ChromaVectorStore):
         before = dict(zip(stored["ids"], stored["metadatas"] or [], strict=True))
         self._collection.upsert(
             ids=ids,
-            embeddings=[node.get_embedding() for node in nodes],
+            embeddings=np.asarray([node.get_embedding() for node in nodes], dtype=np.float32),
             documents=[node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes],
             # Chroma merges metadata: what only the stored node has is taken out by None.
             metadatas=[{**dict.fromkeys(before.get(node.node_id) or {}), **self._metadata(node)} for node in nodes],
@@ -86,7 +87,9 @@ def open_vector_store(
 
         store = open_vector_store(llm, path="db")
         index = VectorStoreIndex.from_documents(
-            documents, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=llm.as_embed_model()
+            documents,
+            storage_context=StorageContext.from_defaults(vector_store=store),
+            embed_model=llm.as_embed_model(),
         )
         ...
         index = VectorStoreIndex.from_vector_store(open_vector_store(llm, path="db"), embed_model=llm.as_embed_model())

@@ -19,8 +19,9 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     MessageRole,
 )
-from llama_index.core.bridge.pydantic import AliasChoices, Field
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from pydantic import AliasChoices
 
 from onegen_integrations.errors import InvalidInputError
 from onegen_integrations.llama_index.embedding import OneGenEmbedding

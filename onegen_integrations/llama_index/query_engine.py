@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing, closing
+from contextlib import AbstractContextManager, aclosing, closing
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -12,10 +12,10 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks.base import EventContext
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.indices.vector_store import VectorStoreIndex
 from llama_index.core.indices.vector_store.retrievers import VectorIndexRetriever
-from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import QueryBundle
@@ -29,8 +29,6 @@ from onegen_integrations.llama_index.retrieval import PassageRetriever, Retrieve
 
 if TYPE_CHECKING:
     from onegen_integrations.passages import PassageSource
-
-dispatcher = get_dispatcher(__name__)
 
 
 class OneGenQueryEngine(BaseQueryEngine):
@@ -74,9 +72,9 @@ class OneGenQueryEngine(BaseQueryEngine):
     ) -> None:
         super().__init__(callback_manager or Settings.callback_manager)
         self.llm = _onegen_llm(llm)
-        self.options: dict[str, Any] = {"retrieval": retrieval, "max_retrievals": max_retrievals}
+        self._options: dict[str, Any] = {"retrieval": retrieval, "max_retrievals": max_retrievals}
         system = self.llm.system_prompt if system_prompt is None else system_prompt
-        self.prefix_messages = [ChatMessage(role=MessageRole.SYSTEM, content=system)] if system else []
+        self._prefix_messages = [ChatMessage(role=MessageRole.SYSTEM, content=system)] if system else []
         self._retriever = retriever
         self._streaming = streaming
         self._node_postprocessors = node_postprocessors
@@ -119,8 +117,8 @@ class OneGenQueryEngine(BaseQueryEngine):
         """A conversation with this engine; `options` are those of `OneGenChatEngine`."""
         return OneGenChatEngine(self, **options)
 
-    def sources(self, question: str) -> RetrievedNodes:
-        """The passage source of one answer.
+    def request(self, conversation: Sequence[ChatMessage]) -> tuple[RetrievedNodes, dict[str, Any]]:
+        """The passage source of the answer to a conversation, and what `llm.chat` takes to give that answer.
 
         Raises:
             FingerprintMismatchError: another model has filled the index.
@@ -128,16 +126,15 @@ class OneGenQueryEngine(BaseQueryEngine):
         if not self._checked and isinstance(self._retriever, VectorIndexRetriever):
             check_index(self._retriever._index, self.llm.onegen)  # noqa: SLF001 (LlamaIndex has no public name for it)
         self._checked = True
-        return RetrievedNodes(self._retriever, question, self._node_postprocessors)
+        sources = RetrievedNodes(self._retriever, conversation[-1].content or "", self._node_postprocessors)
+        return sources, {"messages": [*self._prefix_messages, *conversation], "passages": sources, **self._options}
 
     def _get_prompt_modules(self) -> PromptMixinType:
         return {}
 
-    @dispatcher.span
     def _query(self, query_bundle: QueryBundle) -> Response | StreamingResponse:
         with self._event(query_bundle) as event:
-            sources = self.sources(query_bundle.query_str)
-            call = self._call(query_bundle, sources)
+            sources, call = self.request([_question(query_bundle)])
             response: Response | StreamingResponse
             if self._streaming:
                 stream = self.llm.stream_chat(**call)
@@ -145,35 +142,28 @@ class OneGenQueryEngine(BaseQueryEngine):
                 response = StreamingResponse(_texts(next(stream), stream, metadata), sources.nodes, metadata)
             else:
                 reply = self.llm.chat(**call)
-                response = Response(reply.message.content, sources.nodes, _metadata(reply))
+                response = Response(reply.message.content, sources.nodes, reply.raw)
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
 
-    @dispatcher.span
     async def _aquery(self, query_bundle: QueryBundle) -> Response | AsyncStreamingResponse:
         with self._event(query_bundle) as event:
-            sources = await asyncio.to_thread(self.sources, query_bundle.query_str)
-            call = self._call(query_bundle, sources)
+            sources, call = await asyncio.to_thread(self.request, [_question(query_bundle)])
             response: Response | AsyncStreamingResponse
             if self._streaming:
                 stream = await self.llm.astream_chat(**call)
                 metadata: dict[str, Any] = {}
-                response = AsyncStreamingResponse(
-                    _atexts(await anext(stream), stream, metadata), sources.nodes, metadata
-                )
+                texts = _atexts(await anext(stream), stream, metadata)
+                response = AsyncStreamingResponse(texts, sources.nodes, metadata)
             else:
                 reply = await self.llm.achat(**call)
-                response = Response(reply.message.content, sources.nodes, _metadata(reply))
+                response = Response(reply.message.content, sources.nodes, reply.raw)
             event.on_end(payload={EventPayload.RESPONSE: response})
         return response
 
-    def _event(self, query_bundle: QueryBundle) -> Any:
-        payload = {EventPayload.QUERY_STR: query_bundle.query_str}
+    def _event(self, query_bundle: QueryBundle) -> AbstractContextManager[EventContext]:
+        payload: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
         return self.callback_manager.event(CBEventType.QUERY, payload=payload)
-
-    def _call(self, query_bundle: QueryBundle, sources: RetrievedNodes) -> dict[str, Any]:
-        question = ChatMessage(role=MessageRole.USER, content=query_bundle.query_str)
-        return {"messages": [*self.prefix_messages, question], "passages": sources, **self.options}
 
 
 _OPTIONS = {
@@ -194,8 +184,8 @@ def _onegen_llm(llm: object) -> OneGenLLM:
     return chosen
 
 
-def _metadata(reply: ChatResponse) -> dict[str, Any]:
-    return dict(reply.raw or {})
+def _question(query_bundle: QueryBundle) -> ChatMessage:
+    return ChatMessage(role=MessageRole.USER, content=query_bundle.query_str)
 
 
 def _texts(
@@ -209,7 +199,7 @@ def _texts(
         for reply in rest:
             if reply.delta:
                 yield reply.delta
-    metadata.update(_metadata(reply))
+    metadata.update(reply.raw or {})
 
 
 async def _atexts(
@@ -223,4 +213,4 @@ async def _atexts(
         async for reply in rest:
             if reply.delta:
                 yield reply.delta
-    metadata.update(_metadata(reply))
+    metadata.update(reply.raw or {})

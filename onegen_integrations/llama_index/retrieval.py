@@ -30,9 +30,9 @@ class RetrievedNodes:
     The retriever is given the vector that the model has made in the middle of the answer, so it embeds nothing. Its
     events and spans, its filters and mode are those it always has, and it decides how many nodes there are.
 
-    A passage's text is the node's content in `MetadataMode.EMBED`, metadata in front: that is what was embedded. One
-    text, one meaning: the model reads what its vector stood for, and where passages are isolated, what was computed when
-    it was embedded can serve again. To keep metadata from the model, use `excluded_embed_metadata_keys`.
+    A passage's text is the node's content in `MetadataMode.EMBED`, metadata in front: that is what was embedded. So the
+    model reads what its vector stood for, and where passages are isolated, what was computed when it was embedded can
+    serve again. To keep metadata from the model, use `excluded_embed_metadata_keys`.
 
     Args:
         retriever: any one that searches by `QueryBundle.embedding`.
@@ -102,8 +102,9 @@ class PassageRetriever(BaseRetriever):
 def check_index(index: VectorStoreIndex, model: OneGen) -> None:
     """Make sure that an index was filled by `model`, before any vector is compared.
 
-    A collection of this package has a fingerprint. Of other Chroma collections and of LlamaIndex's own store one text is
-    embedded again, and has to give the vector that is stored. For all other stores the index's embedding model counts.
+    A collection of this package has a fingerprint. Of other Chroma collections and of LlamaIndex's own store one text
+    is embedded again, and has to give the vector that is stored. For all other stores the index's embedding model
+    counts.
 
     Raises:
         FingerprintMismatchError: another model has filled it.

@@ -11,7 +11,7 @@ from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndE
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.program.utils import process_streaming_objects
-from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import Model, PydanticProgramMode
 
 from onegen_integrations.errors import InvalidInputError
@@ -88,7 +88,7 @@ class StructuredCalls(FunctionCallingLLM):
     def structured_predict(
         self,
         output_cls: type[Model],
-        prompt: BasePromptTemplate,
+        prompt: PromptTemplate,
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Model:
@@ -114,7 +114,7 @@ class StructuredCalls(FunctionCallingLLM):
     async def astructured_predict(
         self,
         output_cls: type[Model],
-        prompt: BasePromptTemplate,
+        prompt: PromptTemplate,
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Model:
@@ -132,14 +132,14 @@ class StructuredCalls(FunctionCallingLLM):
     def _structured_stream_call(
         self,
         output_cls: type[Model],
-        prompt: BasePromptTemplate,
+        prompt: PromptTemplate,
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
         if self.pydantic_program_mode != PydanticProgramMode.DEFAULT:
             yield from super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
             return
-        objects = None
+        objects: list[Any] | None = None
         for response in self.stream_chat(**self._structured_call(output_cls, prompt, llm_kwargs, prompt_args)):
             objects = [process_streaming_objects(response, output_cls, cur_objects=objects, llm=self)]
             yield objects[0]
@@ -147,7 +147,7 @@ class StructuredCalls(FunctionCallingLLM):
     async def _structured_astream_call(
         self,
         output_cls: type[Model],
-        prompt: BasePromptTemplate,
+        prompt: PromptTemplate,
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
@@ -156,7 +156,7 @@ class StructuredCalls(FunctionCallingLLM):
         responses = await self.astream_chat(**self._structured_call(output_cls, prompt, llm_kwargs, prompt_args))
 
         async def partial() -> AsyncGenerator[Any, None]:
-            objects = None
+            objects: list[Any] | None = None
             async for response in responses:
                 objects = [process_streaming_objects(response, output_cls, cur_objects=objects, llm=self)]
                 yield objects[0]
@@ -166,7 +166,7 @@ class StructuredCalls(FunctionCallingLLM):
     def _structured_call(
         self,
         output_cls: type[Model],
-        prompt: BasePromptTemplate,
+        prompt: PromptTemplate,
         llm_kwargs: Mapping[str, Any] | None,
         prompt_args: Mapping[str, Any],
     ) -> dict[str, Any]:

@@ -49,17 +49,21 @@ class OneGenComponent(BaseComponent):
 
     def __init__(self, model: str | Path | OneGen | OneGenComponent | None = None, **data: Any) -> None:
         if model is None or isinstance(model, (str, Path)):
-            super().__init__(model=None if model is None else str(model), **data)
+            settings: dict[str, Any] = {"model": None if model is None else str(model)}
+        else:
+            given = [name for name in _SETTINGS if data.get(name) is not None]
+            if given:
+                msg = f"The model is loaded already, so {given} cannot change it; leave them out, or give its name."
+                raise InvalidInputError(msg)
+            settings = _settings_of(model)
+        super().__init__(**data | settings)
+        if isinstance(model, OneGenComponent):
+            self._lazy = model._lazy  # noqa: SLF001 (its own class)
+        elif model is None or isinstance(model, (str, Path)):
             config = OneGenConfig.from_dict(self.config) if isinstance(self.config, dict) else self.config
             self._lazy = LazyModel(self.model, **{name: getattr(self, name) for name in _SETTINGS} | {"config": config})
-            return
-        given = [name for name in _SETTINGS if data.get(name) is not None]
-        if given:
-            msg = f"The model is loaded already, so {given} cannot change it; leave them out, or give its name."
-            raise InvalidInputError(msg)
-        shared = isinstance(model, OneGenComponent)
-        super().__init__(**data | (_settings_of_component(model) if shared else _settings_of_model(model)))
-        self._lazy = model._lazy if shared else LazyModel(model)  # noqa: SLF001 (its own class)
+        else:
+            self._lazy = LazyModel(model)
 
     @field_validator("config", mode="before")
     @classmethod
@@ -102,12 +106,10 @@ def _restored(kind: type[OneGenComponent], state: dict[str, Any]) -> OneGenCompo
     return kind(**state)
 
 
-def _settings_of_component(component: OneGenComponent) -> dict[str, Any]:
-    return {name: getattr(component, name) for name in ("model", "fingerprint", *_SETTINGS)}
-
-
-def _settings_of_model(model: OneGen) -> dict[str, Any]:
+def _settings_of(model: OneGen | OneGenComponent) -> dict[str, Any]:
     """Settings that load the same model, where it was loaded from somewhere."""
+    if isinstance(model, OneGenComponent):
+        return {name: getattr(model, name) for name in ("model", "fingerprint", *_SETTINGS)}
     return {
         "model": model.model.name_or_path or None,
         "config": model.config.to_dict(),

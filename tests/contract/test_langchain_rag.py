@@ -1,0 +1,394 @@
+"""`OneGenRAG`, `OneGenChroma` and LangChain's vector stores: one pass, traced, and other models refused."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_chroma import Chroma
+from langchain_classic.chains import create_history_aware_retriever, create_retrieval_chain
+from langchain_classic.chains.combine_documents import create_stuff_documents_chain
+from langchain_classic.retrievers import EnsembleRetriever, MultiQueryRetriever
+from langchain_community.vectorstores import FAISS
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.tracers import BaseTracer
+from langchain_core.tracers.schemas import Run
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langgraph.graph import END, START, StateGraph
+from langgraph.store.memory import InMemoryStore
+from pydantic import ValidationError
+from typing_extensions import TypedDict
+
+from onegen_integrations import FingerprintMismatchError, InvalidInputError, OneGen, PassageSourceError
+from onegen_integrations.chroma import ChromaPassages
+from onegen_integrations.evaluation.mini import demo_questions
+from onegen_integrations.langchain import OneGenChroma, OneGenEmbeddings, OneGenLLM, OneGenRAG
+
+PASSAGES = demo_questions().passages[:60]
+QUESTION = "What is the largest glacier in Iceland?"
+TWO_HOPS = "Who is the mayor of the capital of Norvia?"
+
+
+@pytest.fixture(scope="module")
+def llm(mini: OneGen) -> OneGenLLM:
+    return OneGenLLM(model=mini, max_tokens=32)
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[Document]:
+    return [Document(id=p.id, page_content=p.text, metadata=dict(p.metadata)) for p in PASSAGES]
+
+
+@pytest.fixture(scope="module")
+def store(llm: OneGenLLM, documents: list[Document], tmp_path_factory: Any) -> OneGenChroma:
+    folder = str(tmp_path_factory.mktemp("chroma"))
+    return OneGenChroma.from_documents(documents, llm, persist_directory=folder)
+
+
+@pytest.fixture(scope="module")
+def rag(llm: OneGenLLM, store: OneGenChroma) -> OneGenRAG:
+    return OneGenRAG(llm=llm, vectorstore=store, retrieval="always")
+
+
+class Tracer(BaseTracer):
+    """Keeps the finished trees of runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roots: list[Run] = []
+
+    def _persist_run(self, run: Run) -> None:
+        self.roots.append(run)
+
+
+# --- in place of create_retrieval_chain -----------------------------------------------------------
+
+
+def test_it_takes_and_gives_what_a_retrieval_chain_does(llm: OneGenLLM, store: OneGenChroma, rag: OneGenRAG) -> None:
+    prompt = ChatPromptTemplate.from_messages([("system", "Use the context:\n{context}"), ("human", "{input}")])
+    chain = create_retrieval_chain(
+        store.as_retriever(search_kwargs={"k": 1}), create_stuff_documents_chain(llm, prompt)
+    )
+    given = {"input": QUESTION, "chat_history": []}
+    old, new = chain.invoke(given), rag.invoke(given)
+    assert set(old) == {"input", "chat_history", "context", "answer"}
+    assert set(new) == set(old) | {"usage_metadata"}
+    assert [d.id for d in new["context"]] == [d.id for d in old["context"]]
+    assert new["context"][0].page_content == old["context"][0].page_content
+    assert isinstance(new["answer"], str)
+    assert new["context"][0].metadata["relevance_score"] == pytest.approx(
+        store.similarity_search_with_relevance_scores(QUESTION, k=1)[0][1], abs=1e-4
+    )
+
+
+async def test_every_way_to_run_it_gives_the_same(rag: OneGenRAG) -> None:
+    expected = rag.invoke(QUESTION)
+    del expected["usage_metadata"]
+    for result in (
+        rag.invoke({"input": QUESTION}),
+        await rag.ainvoke(QUESTION),
+        rag.batch([QUESTION])[0],
+        (await rag.abatch([QUESTION]))[0],
+        _joined(list(rag.stream(QUESTION))),
+        _joined([chunk async for chunk in rag.astream(QUESTION)]),
+        (RunnablePassthrough() | rag).invoke(QUESTION),
+    ):
+        usage = result.pop("usage_metadata")
+        assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+        assert result == expected
+
+
+def _joined(chunks: list[Any]) -> Any:
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    return dict(whole)
+
+
+def test_the_context_is_streamed_before_the_answer(rag: OneGenRAG) -> None:
+    keys = [next(iter(chunk)) for chunk in rag.stream(QUESTION)]
+    assert keys[:2] == ["input", "context"]
+    assert set(keys[2:-1]) == {"answer"}
+    assert keys[-1] == "usage_metadata"
+
+
+def test_without_a_retrieval_there_is_an_empty_context(llm: OneGenLLM, store: OneGenChroma) -> None:
+    result = OneGenRAG(llm=llm, vectorstore=store, retrieval="never").invoke("Hello!")
+    assert result["context"] == []
+    assert result["answer"] == llm.invoke("Hello!").text
+
+
+def test_history_filters_k_and_threshold(llm: OneGenLLM, store: OneGenChroma, rag: OneGenRAG) -> None:
+    history = [HumanMessage("What is the capital of Iceland?"), AIMessage("Reykjavik")]
+    result = rag.invoke({"input": "What does its name mean?", "chat_history": history})
+    assert result["chat_history"] == history
+    assert len(OneGenRAG(llm=llm, vectorstore=store, retrieval="always", k=3).invoke(QUESTION)["context"]) >= 3
+    high = OneGenRAG(llm=llm, vectorstore=store, retrieval="always", max_retrievals=1, score_threshold=1.1)
+    assert high.invoke(QUESTION)["context"] == []
+    one = OneGenRAG(
+        llm=llm,
+        vectorstore=store,
+        retrieval="always",
+        max_retrievals=1,
+        k=2,
+        search_kwargs={"filter": {"topic": "none"}},
+    )
+    assert one.invoke(QUESTION)["context"] == []
+
+
+def test_bad_input_is_refused(llm: OneGenLLM, store: OneGenChroma, rag: OneGenRAG) -> None:
+    with pytest.raises(InvalidInputError, match="input"):
+        rag.invoke({"question": "?"})
+    with pytest.raises(InvalidInputError, match="empty"):
+        rag.invoke(" ")
+    with pytest.raises(ValidationError, match="and not both"):
+        OneGenRAG(llm=llm)
+    with pytest.raises(ValidationError, match="VectorStore"):
+        OneGenRAG(llm=llm, vectorstore=store.as_retriever())
+
+
+# --- vector stores --------------------------------------------------------------------------------
+
+
+def make_store(kind: str, documents: list[Document], embedding: Any, folder: Path) -> VectorStore:
+    if kind == "onegen_chroma":
+        return OneGenChroma.from_documents(documents, embedding, persist_directory=str(folder))
+    if kind == "chroma":
+        return Chroma.from_documents(documents, embedding, persist_directory=str(folder))
+    if kind == "chroma_cosine":
+        settings = {"hnsw": {"space": "cosine"}}
+        return Chroma.from_documents(
+            documents, embedding, persist_directory=str(folder), collection_configuration=settings
+        )
+    return (InMemoryVectorStore if kind == "memory" else FAISS).from_documents(documents, embedding)
+
+
+@pytest.mark.parametrize("kind", ["onegen_chroma", "chroma", "chroma_cosine", "memory", "faiss"])
+def test_every_store_finds_the_same_with_cosine_scores(
+    llm: OneGenLLM, documents: list[Document], tmp_path: Path, kind: str
+) -> None:
+    store = make_store(kind, documents, OneGenEmbeddings(llm=llm), tmp_path)
+    found = OneGenRAG(llm=llm, vectorstore=store, retrieval="always", k=3, max_retrievals=1).invoke(QUESTION)["context"]
+    vectors = llm.onegen.embed_documents([d.page_content for d in documents])
+    scores = vectors @ llm.onegen.embed_queries([QUESTION])[0]
+    best = np.argsort(-scores)[:3]
+    assert [d.id for d in found] == [documents[i].id for i in best]
+    assert [d.metadata["relevance_score"] for d in found] == pytest.approx([scores[i] for i in best], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["chroma", "memory", "faiss"])
+def test_a_store_of_another_model_is_refused(
+    llm: OneGenLLM, documents: list[Document], tmp_path: Path, kind: str
+) -> None:
+    other = DeterministicFakeEmbedding(size=llm.onegen.dim)
+    rag = OneGenRAG(llm=llm, vectorstore=make_store(kind, documents[:5], other, tmp_path), retrieval="always")
+    with pytest.raises(FingerprintMismatchError, match="has not made"):
+        rag.invoke(QUESTION)
+
+
+def test_a_collection_refuses_another_model_in_every_way(
+    llm: OneGenLLM, tiny_folder: Path, documents: list[Document], tmp_path: Path
+) -> None:
+    OneGenChroma.from_documents(documents[:5], llm, persist_directory=str(tmp_path))
+    other = OneGenChroma(embedding_function=OneGenLLM(model=str(tiny_folder)), persist_directory=str(tmp_path))
+    for call in (
+        lambda: other.add_texts(["new"]),
+        lambda: other.similarity_search("x"),
+        lambda: other.similarity_search_by_vector([0.1] * 8),
+        lambda: other.as_retriever().invoke("x"),
+        lambda: other.max_marginal_relevance_search("x"),
+        lambda: OneGenRAG(llm=OneGenLLM(model=str(tiny_folder)), vectorstore=other).invoke("x"),
+    ):
+        with pytest.raises(FingerprintMismatchError, match="onegen-mini"):
+            call()
+    with pytest.raises(InvalidInputError, match="OneGenLLM"):
+        OneGenChroma(embedding_function=DeterministicFakeEmbedding(size=4))
+
+
+def test_more_documents_than_one_call_of_chroma_takes(tiny_folder: Path, tmp_path: Path) -> None:
+    llm = OneGenLLM(model=str(tiny_folder))
+    store = OneGenChroma(embedding_function=llm, persist_directory=str(tmp_path))
+    texts = [f"Number {number}." for number in range(6_000)]
+    assert len(store.add_texts(texts)) == 6_000
+    assert len(store.get(include=[])["ids"]) == 6_000
+
+
+# --- one pass, and what is seen of it -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["invoke", "stream", "batch", "ainvoke", "astream"])
+async def test_a_tracer_sees_retriever_runs_inside_the_run(rag: OneGenRAG, mode: str) -> None:
+    tracer = Tracer()
+    config = {"callbacks": [tracer]}
+    chain = RunnablePassthrough() | rag | RunnableLambda(lambda out: out)
+    if mode == "invoke":
+        chain.invoke(QUESTION, config)
+    elif mode == "stream":
+        list(chain.stream(QUESTION, config))
+    elif mode == "batch":
+        chain.batch([QUESTION], config)
+    elif mode == "ainvoke":
+        await chain.ainvoke(QUESTION, config)
+    else:
+        [chunk async for chunk in chain.astream(QUESTION, config)]
+    [root] = tracer.roots
+    [one_pass] = [run for run in root.child_runs if run.name == "OneGenRAG"]
+    retriever = one_pass.child_runs[0]
+    assert (retriever.run_type, retriever.name) == ("retriever", "OneGenChroma")
+    assert retriever.inputs == {"query": QUESTION}
+    assert retriever.outputs is not None
+    assert retriever.outputs["documents"][0].metadata["relevance_score"] > 0
+    assert one_pass.outputs is not None
+    assert one_pass.outputs["usage_metadata"]["input_tokens"] > 0
+    assert one_pass.start_time <= retriever.start_time <= retriever.end_time <= one_pass.end_time
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_events_show_the_retrieval(rag: OneGenRAG, inside: bool) -> None:
+    runnable = RunnablePassthrough() | rag if inside else rag
+    events = [event async for event in runnable.astream_events(QUESTION)]
+    own = [event["event"] for event in events if event["name"] in ("OneGenRAG", "OneGenChroma", "onegen_retrieval")]
+    assert own[:2] == ["on_chain_start", "on_chain_stream"]
+    assert own[2:6] == ["on_retriever_start", "on_retriever_end", "on_custom_event", "on_chain_stream"]
+    assert own[-1] == "on_chain_end"
+    [custom, *_] = [event for event in events if event["event"] == "on_custom_event"]
+    assert custom["data"]["query"] == QUESTION
+    assert custom["data"]["documents"][0].page_content
+
+
+class Broken:
+    """A source that fails at its second search."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.searches = 0
+
+    def search(self, vectors: Any, k: int) -> Any:
+        self.searches += 1
+        if self.searches > 1:
+            msg = "the disk is gone"
+            raise OSError(msg)
+        return self.source.search(vectors, k)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_an_error_of_the_store_surfaces_with_what_was_written(
+    mini: OneGen, llm: OneGenLLM, tmp_path: Path, asynchronous: bool
+) -> None:
+    source = ChromaPassages(mini, path=tmp_path)
+    source.add(PASSAGES[:3])
+    broken = Broken(source)
+    broken.searches = 1
+    rag = OneGenRAG(llm=llm, passages=broken, retrieval="always")
+    tracer = Tracer()
+    chain = RunnablePassthrough() | rag
+
+    async def run() -> None:
+        config = {"callbacks": [tracer]}
+        await chain.ainvoke(QUESTION, config) if asynchronous else chain.invoke(QUESTION, config)
+
+    with pytest.raises(PassageSourceError, match="the disk is gone") as caught:
+        await run()
+    assert caught.value.partial is not None
+    assert caught.value.partial.finish_reason == "error"
+    one_pass = next(run for run in tracer.roots[0].child_runs if run.name == "OneGenRAG")
+    assert "the disk is gone" in (one_pass.child_runs[0].error or "")
+
+
+def test_a_stream_that_is_closed_stops_computing(rag: OneGenRAG, mini: OneGen, monkeypatch: Any) -> None:
+    forwards = 0
+    original = type(mini._forward).__call__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal forwards
+        forwards += 1
+        return original(self, *args, **kwargs)
+
+    stream = rag.stream(QUESTION)
+    while "answer" not in next(stream):
+        pass
+    monkeypatch.setattr(type(mini._forward), "__call__", counted)
+    stream.close()
+    assert forwards <= 1
+
+
+def test_many_threads_and_tasks_that_mix_everything(llm: OneGenLLM, rag: OneGenRAG) -> None:
+    questions = [q.text for q in demo_questions().questions[:4]]
+    answers = {question: rag.invoke(question)["answer"] for question in questions}
+    hello = llm.invoke("Hello!").text
+    vector = llm.embed_query(QUESTION)
+
+    def work(number: int) -> bool:
+        if number % 4 == 0:
+            return llm.invoke("Hello!").text == hello
+        if number % 4 == 1:
+            return llm.embed_query(QUESTION) == pytest.approx(vector, abs=1e-5)
+        question = questions[number % len(questions)]
+        return rag.invoke(question)["answer"] == answers[question]
+
+    with ThreadPoolExecutor(64) as pool:
+        assert all(pool.map(work, range(64)))
+
+    async def one(number: int) -> bool:
+        if number % 4 == 0:
+            return (await llm.ainvoke("Hello!")).text == hello
+        if number % 4 == 1:
+            return await llm.aembed_query(QUESTION) == pytest.approx(vector, abs=1e-5)
+        question = questions[number % len(questions)]
+        return (await rag.ainvoke(question))["answer"] == answers[question]
+
+    async def all_of_them() -> list[bool]:
+        return await asyncio.gather(*map(one, range(64)))
+
+    assert all(asyncio.run(all_of_them()))
+
+
+# --- existing chains, agents and graphs -----------------------------------------------------------
+
+
+def test_existing_chains_run_unchanged(llm: OneGenLLM, store: OneGenChroma) -> None:
+    retriever = store.as_retriever(search_kwargs={"k": 2})
+    prompt = ChatPromptTemplate.from_template("Answer from the context:\n{context}\n\nQuestion: {question}")
+    lcel = {"context": retriever, "question": RunnablePassthrough()} | prompt | llm | StrOutputParser()
+    assert isinstance(lcel.invoke(QUESTION), str)
+    rewrite = ChatPromptTemplate.from_messages(
+        [("system", "Rewrite the question."), MessagesPlaceholder("chat_history"), ("human", "{input}")]
+    )
+    aware = create_history_aware_retriever(llm, retriever, rewrite)
+    history = [HumanMessage("What is the capital of Iceland?"), AIMessage("Reykjavik")]
+    assert aware.invoke({"input": "What does its name mean?", "chat_history": history})
+    assert MultiQueryRetriever.from_llm(retriever, llm).invoke(QUESTION) is not None
+    assert EnsembleRetriever(retrievers=[retriever, retriever], weights=[0.5, 0.5]).invoke(QUESTION)
+
+
+def test_it_is_a_tool_and_a_node_of_a_graph(rag: OneGenRAG) -> None:
+    tool = rag.as_tool(name="ask_documents", description="Answers from the documents.")
+    assert tool.invoke({"input": QUESTION})["answer"] == rag.invoke(QUESTION)["answer"]
+
+    class State(TypedDict, total=False):
+        input: str
+        answer: str
+        context: list[Document]
+
+    graph = StateGraph(State)
+    graph.add_node("rag", rag)
+    graph.add_edge(START, "rag")
+    graph.add_edge("rag", END)
+    result = graph.compile().invoke({"input": QUESTION})
+    assert result["answer"] == rag.invoke(QUESTION)["answer"]
+
+
+def test_embeddings_are_the_index_of_a_graph_store(llm: OneGenLLM) -> None:
+    memory = InMemoryStore(index={"embed": OneGenEmbeddings(llm=llm), "dims": llm.onegen.dim, "fields": ["text"]})
+    memory.put(("notes",), "a", {"text": PASSAGES[0].text})
+    memory.put(("notes",), "b", {"text": PASSAGES[30].text})
+    assert memory.search(("notes",), query=QUESTION, limit=1)[0].key == "a"
