@@ -1,7 +1,8 @@
 """LlamaIndex over the demo knowledge base: how many of 25 questions are answered right, from the right source.
 
-Run `python benchmarks/llama_index_demo.py`. It needs the extra `llama-index`, and no network. The framework's own engine
-embeds the question, retrieves, and puts what it found into a prompt; `OneGenQueryEngine` retrieves while it answers.
+Run `python benchmarks/llama_index_demo.py`; it needs the extra `llama-index`, and no network. The framework's own
+engine embeds the question, retrieves, and puts what it found into a prompt; `OneGenQueryEngine` retrieves while it
+answers.
 """
 
 import time
@@ -22,10 +23,7 @@ Settings.llm, Settings.embed_model, Settings.tokenizer = llm, llm.as_embed_model
 
 with TemporaryDirectory() as folder:
     documents = [
-        Document(
-            id_=passage.id, text=passage.text, metadata=dict(passage.metadata), excluded_embed_metadata_keys=["title"]
-        )
-        for passage in demo.passages
+        Document(id_=passage.id, text=passage.text, metadata=dict(passage.metadata)) for passage in demo.passages
     ]
     storage = StorageContext.from_defaults(vector_store=open_vector_store(llm, path=folder))
     index = VectorStoreIndex.from_documents(documents, storage_context=storage, show_progress=True)

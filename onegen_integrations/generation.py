@@ -15,7 +15,7 @@ from onegen_integrations.engine.forward import Forward
 from onegen_integrations.engine.sampling import Sampler
 from onegen_integrations.errors import ContextWindowError, InvalidInputError, OneGenError, PassageSourceError
 from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors
-from onegen_integrations.structured import Step, Structure, ToolCall, ToolCallDelta, Tools
+from onegen_integrations.structured import Step, Structure, ToolCall, ToolCallDelta, Tools, check_form
 from onegen_integrations.text import Control, Part, StopStrings, TextCodec
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class GenerationOptions:
             if not allowed:
                 msg = f"{name} is {getattr(self, name)!r}; it must be {rule}."
                 raise InvalidInputError(msg)
+        check_form(self.tools, self.tool_choice, self.json_schema)
         if self.retrieval == "always" and self.passages is None:
             msg = "retrieval='always' needs passages; give passages=, or use retrieval='auto'."
             raise InvalidInputError(msg)

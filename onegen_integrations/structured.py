@@ -49,10 +49,10 @@ class Structure:
         grammars: makes the guides; called where one is needed.
         tools: functions in OpenAI's format.
         tool_choice: "auto": the model decides; "none"; "required": one of the tools; or the name of one.
-        json_schema: of the whole text.
+        json_schema: of the whole text. All three have passed `check_form`.
 
     Raises:
-        InvalidInputError: tools, choice or schema cannot be followed.
+        InvalidInputError: a schema cannot be enforced, or the checkpoint cannot start a call by itself.
         ImportError: the extra `structured` is not installed.
     """
 
@@ -64,7 +64,6 @@ class Structure:
         tool_choice: str,
         json_schema: Mapping[str, Any] | None,
     ) -> None:
-        _check(tools, tool_choice, json_schema)
         self.calls: list[ToolCall] = []
         self._codec = codec
         self._guide: Guide | None = None
@@ -188,7 +187,10 @@ class Structure:
         return self._codec.encode(parts, after_control=True)
 
 
-def _check(tools: Tools, choice: str, json_schema: Mapping[str, Any] | None) -> None:
+def check_form(tools: Tools, choice: str, json_schema: Mapping[str, Any] | None) -> None:
+    """Raises:
+    InvalidInputError: a tool is not in OpenAI's format, the choice is none, or tools and a schema are both given.
+    """
     for tool in tools:
         function = tool.get("function") if isinstance(tool, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
