@@ -98,13 +98,13 @@ class OneGenChatEngine(BaseChatEngine):
 
     def _history(self, message: str, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
         if chat_history is not None:
-            self._memory.set(chat_history)
+            self._memory.set(list(chat_history))  # a copy: the memory goes on writing in the list it is given
         self._memory.put(ChatMessage(role=MessageRole.USER, content=message))
         return self._memory.get()
 
     async def _ahistory(self, message: str, chat_history: list[ChatMessage] | None) -> list[ChatMessage]:
         if chat_history is not None:
-            await self._memory.aset(chat_history)
+            await self._memory.aset(list(chat_history))
         await self._memory.aput(ChatMessage(role=MessageRole.USER, content=message))
         return await self._memory.aget()
 

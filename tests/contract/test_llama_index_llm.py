@@ -239,14 +239,14 @@ def test_completion_to_prompt_is_honoured_in_every_way(llm: OneGenLLM):
 
 def test_64_concurrent_calls_do_not_mix(llm: OneGenLLM):
     prompts = [f"{PROMPTS[n % len(PROMPTS)]} ({n % 16})" for n in range(64)]
-    alone = {prompt: llm.complete(prompt, max_tokens=12).text for prompt in set(prompts)}
+    alone = {prompt: llm.complete(prompt, max_tokens=6).text for prompt in set(prompts)}
 
     async def together() -> list[str]:
-        return [r.text for r in await asyncio.gather(*(llm.acomplete(p, max_tokens=12) for p in prompts))]
+        return [r.text for r in await asyncio.gather(*(llm.acomplete(p, max_tokens=6) for p in prompts))]
 
     assert asyncio.run(together()) == [alone[prompt] for prompt in prompts]
     with ThreadPoolExecutor(16) as pool:
-        streams = pool.map(lambda prompt: list(llm.stream_complete(prompt, max_tokens=12))[-1].text, prompts)
+        streams = pool.map(lambda prompt: list(llm.stream_complete(prompt, max_tokens=6))[-1].text, prompts)
         assert list(streams) == [alone[prompt] for prompt in prompts]
 
 
@@ -521,7 +521,7 @@ def test_a_structured_llm_answers_in_the_form_asked_for(llm: OneGenLLM):
 
 
 def test_the_frameworks_own_programs_work_too(llm: OneGenLLM):
-    functions = OneGenLLM(llm, max_tokens=128, pydantic_program_mode=PydanticProgramMode.FUNCTION)
+    functions = OneGenLLM(llm, max_tokens=68, pydantic_program_mode=PydanticProgramMode.FUNCTION)
     program = FunctionCallingProgram.from_defaults(Trip, prompt=TRIP, llm=functions)
     assert isinstance(program(city="Ostrava"), Trip)
     assert isinstance(functions.structured_predict(Trip, TRIP, city="Ostrava"), Trip)
