@@ -146,7 +146,9 @@ class OnePass:
         options: how to generate.
 
     Raises:
-        InvalidInputError: a stop string is empty. ContextWindowError: the prompt does not fit.
+        InvalidInputError: a stop string is empty, there is no room for the retrieval asked for, or the form of the
+            answer cannot be enforced.
+        ContextWindowError: the prompt does not fit.
     """
 
     def __init__(
@@ -187,6 +189,13 @@ class OnePass:
         self._since_retrieval = ""
         self._stops = StopStrings(options.stop)
         self._cache = SequenceCache(forward.layers)
+        self._query_suffix = codec.query_suffix() if options.retrieval == "always" and self._limit > 0 else []
+        if options.max_new_tokens <= len(self._query_suffix):
+            msg = (
+                f"max_new_tokens is {options.max_new_tokens}, but with retrieval='always' an answer begins with"
+                f" {len(self._query_suffix)} tokens that ask for passages; allow more."
+            )
+            raise InvalidInputError(msg)
         self._check_room(1)
 
     @torch.inference_mode()
@@ -196,10 +205,7 @@ class OnePass:
         call_detokenizer = self._codec.detokenizer()
         stops = self._stops
         eos = self._codec.eos_ids
-        pending: list[Step] = []
-        if self._options.retrieval == "always" and self._limit > 0:
-            pending = [(token, "text") for token in self._codec.query_suffix()]
-        pending += self._structure.begin()
+        pending: list[Step] = [*((token, "text") for token in self._query_suffix), *self._structure.begin()]
         reason: FinishReason = "closed"
         try:
             logits = self._start()
@@ -286,7 +292,11 @@ class OnePass:
     def _search(self, vector: Vectors) -> list[ScoredPassage]:
         source = self._options.passages
         assert source is not None  # noqa: S101 (the query token is banned without a source)
-        found = source.search(vector[None], self._options.top_k)[0]
+        results = source.search(vector[None], self._options.top_k)
+        if len(results) != 1:
+            msg = f"search() gave {len(results)} lists of passages for one vector; it must give one list for each."
+            raise ValueError(msg)
+        found = results[0]
         threshold = self._options.score_threshold
         return [passage for passage in found if threshold is None or passage.score >= threshold]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,14 @@ class OneGenChromaVectorStore(ChromaVectorStore):
         if result.similarities is not None:  # the base class makes exp(-distance) of cosine distances
             result.similarities = [1 + math.log(similarity) for similarity in result.similarities]
         return result
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """As `add`; the event loop goes on meanwhile."""
+        return await asyncio.to_thread(self.add, nodes, **kwargs)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """As `query`; the event loop goes on meanwhile."""
+        return await asyncio.to_thread(self.query, query, **kwargs)
 
     def _write(self, nodes: Sequence[BaseNode]) -> None:
         ids = [node.node_id for node in nodes]

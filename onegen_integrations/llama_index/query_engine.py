@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractContextManager, aclosing, closing
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -90,11 +91,22 @@ class OneGenQueryEngine(BaseQueryEngine):
             index: filled by this model; another one's is refused at the first query.
             llm: default: `Settings.llm`.
             similarity_top_k: nodes of each retrieval; checkpoints are trained with one.
-            **options: those of this class; all others go to `index.as_retriever`: `filters`,
+            **options: those of this class, and those of LlamaIndex's `VectorIndexRetriever`: `filters`,
                 `vector_store_query_mode`, `vector_store_kwargs`, ...
+
+        Raises:
+            InvalidInputError: an option is unknown, or `llm` is not a `OneGenLLM`.
         """
-        own = {name: options.pop(name) for name in _OPTIONS & set(options)}
-        return cls(index.as_retriever(similarity_top_k=similarity_top_k, **options), llm, **own)
+        own = set(signature(cls).parameters) - {"retriever", "llm"}
+        others = (set(signature(VectorIndexRetriever).parameters) | {"vector_store_kwargs"}) - {"index", "kwargs"}
+        unknown = sorted(set(options) - own - others)
+        if unknown:  # the retriever would ignore them
+            msg = f"Unknown options {unknown}; allowed are {sorted(own | others)}."
+            raise InvalidInputError(msg)
+        retriever = index.as_retriever(
+            similarity_top_k=similarity_top_k, **{name: options[name] for name in options if name not in own}
+        )
+        return cls(retriever, llm, **{name: options[name] for name in options if name in own})
 
     @classmethod
     def from_vector_store(
@@ -164,16 +176,6 @@ class OneGenQueryEngine(BaseQueryEngine):
     def _event(self, query_bundle: QueryBundle) -> AbstractContextManager[EventContext]:
         payload: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
         return self.callback_manager.event(CBEventType.QUERY, payload=payload)
-
-
-_OPTIONS = {
-    "retrieval",
-    "max_retrievals",
-    "streaming",
-    "node_postprocessors",
-    "system_prompt",
-    "callback_manager",
-}
 
 
 def _onegen_llm(llm: object) -> OneGenLLM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
 
 _SETTINGS: Final = ("config", "device", "dtype", "revision", "adapter")
-_BOUND_TO_PROCESS = {"callback_manager", "rate_limiter"}
+_BOUND_TO_PROCESS: Final = {"callback_manager", "rate_limiter"}
+
+_kept: dict[str, LazyModel] = {}  # by settings, in worker processes
 
 
 class OneGenComponent(BaseComponent):
@@ -103,7 +106,12 @@ class OneGenComponent(BaseComponent):
 
 
 def _restored(kind: type[OneGenComponent], state: dict[str, Any]) -> OneGenComponent:
-    return kind(**state)
+    component = kind(**state)
+    if parent_process() is not None:
+        # A worker process gets its components anew with each task, and would load the weights each time.
+        settings = repr(_settings_of(component))
+        component._lazy = _kept.setdefault(settings, component._lazy)  # noqa: SLF001 (its own class)
+    return component
 
 
 def _settings_of(model: OneGen | OneGenComponent) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import pickle
 import threading
 from collections.abc import Iterator
@@ -17,12 +18,11 @@ from llama_index.core import Document
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import MetadataMode, TransformComponent
 from llama_index.core.storage.kvstore import SimpleKVStore
-from pydantic import Field, ValidationError
+from llama_index_parts import Heard, listening
+from pydantic import ValidationError
 
 from onegen_integrations import FingerprintMismatchError, InvalidInputError, OneGen, OneGenConfig
 from onegen_integrations.llama_index import OneGenEmbedding, OneGenLLM
@@ -31,27 +31,15 @@ TEXTS = [f"House {number} stands in {place} Street." for number in range(5) for 
 DOCUMENTS = [Document(id_=str(n), text=text, metadata={"part": n % 2}) for n, text in enumerate(TEXTS)]
 
 
-class Embedded(BaseEventHandler):
-    """The sizes of all batches that were embedded."""
-
-    sizes: list[int] = Field(default_factory=list)
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "Embedded"
-
-    def handle(self, event: Any, **kwargs: Any) -> None:
-        if type(event).__name__ == "EmbeddingEndEvent":
-            self.sizes.append(len(event.chunks))
-
-
 @pytest.fixture
-def embedded() -> Iterator[Embedded]:
-    root = get_dispatcher()
-    handler = Embedded()
-    root.add_event_handler(handler)
-    yield handler
-    root.event_handlers.remove(handler)
+def heard() -> Iterator[Heard]:
+    with listening() as handler:
+        yield handler
+
+
+def batches(heard: Heard) -> list[int]:
+    """The sizes of all batches that were embedded."""
+    return [len(event.chunks) for event in heard.events if type(event).__name__ == "EmbeddingEndEvent"]
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +69,10 @@ def test_queries_and_texts_have_vectors_of_their_own(embed_model: OneGenEmbeddin
     assert embed_model.similarity(query, text) < 0.999
 
 
-def test_batches_keep_order_and_size_and_give_the_same_vectors(embed_model: OneGenEmbedding, embedded: Embedded):
+def test_batches_keep_order_and_size_and_give_the_same_vectors(embed_model: OneGenEmbedding, heard: Heard):
     small = OneGenEmbedding(embed_model, embed_batch_size=4)
     batch = small.get_text_embedding_batch(TEXTS)
-    assert embedded.sizes == [4, 4, 4, 3]
+    assert batches(heard) == [4, 4, 4, 3]
     assert np.allclose(batch, [small.get_text_embedding(text) for text in TEXTS], atol=1e-5)
     assert small.get_text_embedding_batch([]) == []
 
@@ -116,13 +104,13 @@ def test_async_is_the_same_and_leaves_the_event_loop_free(embed_model: OneGenEmb
     assert np.allclose(batch, embed_model.get_text_embedding_batch(TEXTS), atol=1e-5)
 
 
-def test_each_call_fires_its_events_once(embed_model: OneGenEmbedding, embedded: Embedded):
+def test_each_call_fires_its_events_once(embed_model: OneGenEmbedding, heard: Heard):
     debug = LlamaDebugHandler(print_trace_on_end=False)
     watched = OneGenEmbedding(embed_model, callback_manager=CallbackManager([debug]))
     watched.get_query_embedding("a")
     watched.get_text_embedding("b")
     watched.get_text_embedding_batch(["c", "d"])
-    assert embedded.sizes == [1, 1, 2]
+    assert batches(heard) == [1, 1, 2]
     assert len(debug.get_event_pairs(CBEventType.EMBEDDING)) == 3
 
 
@@ -187,7 +175,7 @@ def test_pickling_takes_settings_not_weights(embed_model: OneGenEmbedding, mini:
 # --- ingestion ------------------------------------------------------------------------------------
 
 
-def test_the_ingestion_cache_saves_the_work_and_tells_models_apart(embedded: Embedded, tiny_folder: Path):
+def test_the_ingestion_cache_saves_the_work_and_tells_models_apart(heard: Heard, tiny_folder: Path):
     cache = IngestionCache(cache=SimpleKVStore())
 
     def run(embed_model: OneGenEmbedding) -> dict[str, list[float]]:
@@ -197,11 +185,11 @@ def test_the_ingestion_cache_saves_the_work_and_tells_models_apart(embedded: Emb
         )
 
     first = run(OneGenEmbedding())
-    assert sum(embedded.sizes) == len(TEXTS)
+    assert sum(batches(heard)) == len(TEXTS)
     assert run(OneGenEmbedding()) == first
-    assert sum(embedded.sizes) == len(TEXTS)
+    assert sum(batches(heard)) == len(TEXTS)
     other = run(OneGenEmbedding(tiny_folder))
-    assert sum(embedded.sizes) == 2 * len(TEXTS)
+    assert sum(batches(heard)) == 2 * len(TEXTS)
     assert {len(vector) for vector in other.values()} != {len(vector) for vector in first.values()}
 
 
@@ -214,13 +202,28 @@ def test_async_ingestion_gives_the_same(embed_model: OneGenEmbedding):
 
 
 @pytest.mark.slow
-def test_worker_processes_give_the_same_and_fill_the_same_cache(embedded: Embedded):
+def test_worker_processes_give_the_same_and_fill_the_same_cache(heard: Heard):
     cache = IngestionCache(cache=SimpleKVStore())
     pipeline = IngestionPipeline(transformations=[OneGenEmbedding()], cache=cache)
     once = vectors_of(pipeline.run(documents=DOCUMENTS, num_workers=2))
-    assert embedded.sizes == []  # not in this process
+    assert batches(heard) == []  # not in this process
     assert np.allclose([once[text] for text in once], OneGenEmbedding().get_text_embedding_batch(list(once)), atol=1e-5)
-    embedded.sizes.clear()
+    heard.events.clear()
     half = len(DOCUMENTS) // 2
     assert vectors_of(pipeline.run(documents=DOCUMENTS[:half])).items() <= once.items()
-    assert embedded.sizes == []
+    assert batches(heard) == []
+
+
+def loaded_before(embed_model: OneGenEmbedding) -> tuple[int, int]:
+    """How many models this process holds before and after the first use of one."""
+    from onegen_integrations.model import _loaded
+
+    before = len(_loaded)
+    embed_model.get_text_embedding("a")
+    return before, len(_loaded)
+
+
+@pytest.mark.slow
+def test_a_worker_process_loads_the_weights_once():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert [pool.apply(loaded_before, (OneGenEmbedding(),)) for _ in range(2)] == [(0, 1), (1, 1)]

@@ -145,3 +145,17 @@ def test_messages_that_are_none_are_refused(model: OneGen, messages: list[object
 def test_titles_must_match_documents(model: OneGen) -> None:
     with pytest.raises(InvalidInputError, match="2 documents but 1 titles"):
         model.embed_documents(["a", "b"], titles=["A"])
+
+
+def test_a_retrieval_that_there_is_no_room_for_is_refused(model: OneGen, source: MemoryPassages) -> None:
+    with pytest.raises(InvalidInputError, match="retrieval='always' an answer begins with 1 tokens"):
+        model.generate("Who?", passages=source, retrieval="always", max_new_tokens=1)
+
+
+def test_a_source_that_gives_no_list_is_named(model: OneGen) -> None:
+    class Nothing:
+        def search(self, vectors: object, k: int) -> Sequence[Sequence[ScoredPassage]]:
+            return []
+
+    with pytest.raises(PassageSourceError, match=r"search\(\) gave 0 lists of passages for one vector"):
+        model.generate("Who?", passages=Nothing(), retrieval="always")
