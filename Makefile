@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format evaluate train clean
+.PHONY: demo test lint format docs evaluate train clean
 
 demo: $(INSTALLED)  ## Index the demo knowledge base into Chroma and answer questions from it.
 	$(BIN)/onegen demo
@@ -19,6 +19,9 @@ lint: $(INSTALLED)  ## Check style and types.
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED)  ## Build the documentation into site/; to read it: .venv/bin/mkdocs serve
+	$(BIN)/mkdocs build --strict
 
 evaluate: $(INSTALLED)  ## Measure the bundled checkpoint.
 	$(BIN)/onegen evaluate --recipe mini

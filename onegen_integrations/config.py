@@ -96,12 +96,15 @@ class OneGenConfig:
         return (self.query_token, self.document_token, *self.control_tokens)
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields in JSON types."""
         return dataclasses.asdict(self) | {"control_tokens": list(self.control_tokens)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> OneGenConfig:
-        """Raises:
-        ConfigError: a field is missing or unknown.
+        """A config from its fields.
+
+        Raises:
+            ConfigError: a field is missing or unknown.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
@@ -121,8 +124,10 @@ class OneGenConfig:
 
     @classmethod
     def from_file(cls, path: str | Path) -> OneGenConfig:
-        """Raises:
-        ConfigError: the file is not a JSON object with the fields of a config.
+        """Read a file as `save` writes it.
+
+        Raises:
+            ConfigError: the file is not a JSON object with the fields of a config.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))

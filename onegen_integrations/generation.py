@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onegen_integrations.engine.guide import Grammars
 
 RetrievalMode = Literal["auto", "always", "never"]
-FinishReason = Literal["stop", "length", "error", "closed"]
+FinishReason = Literal["stop", "tool_calls", "length", "error", "closed"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Usage:
     passage_tokens: int = 0
     forwarded_tokens: int = 0
     reused_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Of prompt, passages and answer."""
+        return self.prompt_tokens + self.passage_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True)
@@ -369,6 +374,8 @@ class OnePass:
             reused_tokens=self._reused,
         )
         calls = tuple(self._structure.calls)
+        if reason == "stop" and calls:
+            reason = "tool_calls"
         answer = final_answer(self._text, self._config.answer_start, self._config.answer_end)
         return Generation(self._text, answer, tuple(self._retrievals), usage, reason, tuple(self._ids), calls)
 

@@ -149,7 +149,8 @@ class OneGen:
         It is the vector that `generate` searches with when it retrieves at once.
 
         Raises:
-            InvalidInputError: a query is empty. ContextWindowError: one does not fit.
+            InvalidInputError: a query is empty.
+            ContextWindowError: one does not fit.
         """
         suffix = self.codec.query_suffix()
         encoded = []
@@ -170,7 +171,8 @@ class OneGen:
             show_progress: show a progress bar.
 
         Raises:
-            InvalidInputError: a document is empty. ContextWindowError: one does not fit.
+            InvalidInputError: a document is empty.
+            ContextWindowError: one does not fit.
         """
         fragments = [[document] for document in _as_list(documents, "documents")]
         return self._stacked(self.embed_fragments(fragments, titles=titles, show_progress=show_progress))
@@ -190,7 +192,8 @@ class OneGen:
             show_progress: show a progress bar.
 
         Raises:
-            InvalidInputError: a fragment is empty. ContextWindowError: a document does not fit.
+            InvalidInputError: a fragment is empty.
+            ContextWindowError: a document does not fit.
         """
         names = [""] * len(documents) if titles is None else list(titles)
         if len(names) != len(documents):

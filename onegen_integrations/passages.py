@@ -27,6 +27,7 @@ class Passage:
 
     @property
     def title(self) -> str:
+        """The title in the metadata, or an empty string."""
         return str(self.metadata.get("title") or "")
 
 
@@ -77,6 +78,7 @@ class MemoryPassages:
         self._matrix = None
 
     def count(self) -> int:
+        """How many passages there are."""
         return len(self._passages)
 
     def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:

@@ -210,6 +210,28 @@ def check_form(tools: Tools, choice: str, json_schema: Mapping[str, Any] | None)
         raise InvalidInputError(msg)
 
 
+def usual_tool_choice(choice: Any) -> str:
+    """A tool choice as frameworks and providers write it, in the form that `Structure` takes.
+
+    Args:
+        choice: None or False: "auto"; "any", "required" or True: "required"; `{"function": {"name": ...}}` or
+            `{"name": ...}`: that name; other strings stay.
+
+    Raises:
+        InvalidInputError: it is of no known form.
+    """
+    if choice is None or choice is False:
+        return "auto"
+    if choice is True or choice == "any":
+        return "required"
+    if isinstance(choice, Mapping):
+        choice = choice.get("function", choice).get("name")
+    if isinstance(choice, str):
+        return choice
+    msg = f"tool_choice must be 'auto', 'none', 'any' or a tool, as its name or {{'function': ...}}, not {choice!r}."
+    raise InvalidInputError(msg)
+
+
 def _name(tool: Mapping[str, Any]) -> str:
     return str(tool["function"]["name"])
 

@@ -9,6 +9,7 @@ if find_spec("chromadb") is None:
 from onegen_integrations.chroma.collection import (
     check_owner,
     check_sample,
+    client_of,
     open_collection,
     open_database,
     rows_per_call,
@@ -21,6 +22,7 @@ __all__ = [
     "OneGenEmbeddingFunction",
     "check_owner",
     "check_sample",
+    "client_of",
     "open_collection",
     "open_database",
     "rows_per_call",

@@ -30,6 +30,19 @@ _SAME = 0.999  # cosine of two vectors that one model has made of one text, in w
 _ANOTHER = "use another collection name and add the passages there."
 
 
+def client_of(path: str | Path | None, client: ClientAPI | None) -> ClientAPI:
+    """The client that is given, or one of the database in a folder; default: `db` in the working directory.
+
+    Raises:
+        InvalidInputError: both are given.
+        PassageStoreError: as `open_database`.
+    """
+    if path is not None and client is not None:
+        msg = f"path={str(path)!r} and client= are both given; give the one or the other."
+        raise InvalidInputError(msg)
+    return open_database("db" if path is None else path) if client is None else client
+
+
 def open_database(path: str | Path) -> ClientAPI:
     """A client of the Chroma database in a folder; a folder that is new or empty becomes one. It sends no telemetry.
 
@@ -113,7 +126,8 @@ def check_owner(collection: chromadb.Collection, model: OneGen) -> None:
     embedded again, and has to give the vector that is stored.
 
     Raises:
-        FingerprintMismatchError: it was made by another model. PassageStoreError: Chroma failed.
+        FingerprintMismatchError: it was made by another model.
+        PassageStoreError: Chroma failed.
     """
     with store_errors(f"read the collection {collection.name!r}"):
         if FINGERPRINT in (collection.metadata or {}):
@@ -126,8 +140,10 @@ def check_owner(collection: chromadb.Collection, model: OneGen) -> None:
 
 
 def check_sample(where: str, model: OneGen, text: str, vector: ArrayLike) -> None:
-    """Raises:
-    FingerprintMismatchError: `vector` is not what `model` makes of `text`.
+    """Make sure that a stored vector is the one that `model` makes of its text.
+
+    Raises:
+        FingerprintMismatchError: it is another one; the message begins with `where`.
     """
     stored = np.asarray(vector, dtype=np.float32)
     if text and stored.shape == (model.dim,):

@@ -67,7 +67,8 @@ class OneGenEmbeddingFunction(EmbeddingFunction[Documents]):
         """Document vectors, float32 [dim] of unit length for each text.
 
         Raises:
-            InvalidInputError: a text is empty. ContextWindowError: one does not fit.
+            InvalidInputError: a text is empty.
+            ContextWindowError: one does not fit.
             FingerprintMismatchError: the weights are not those that made the collection's vectors.
         """
         return list(self._model.embed_documents(input))
@@ -78,9 +79,11 @@ class OneGenEmbeddingFunction(EmbeddingFunction[Documents]):
 
     @staticmethod
     def name() -> str:
+        """What Chroma calls this kind of function."""
         return "onegen"
 
     def default_space(self) -> Space:
+        """How collections compare its vectors."""
         return SPACE
 
     def get_config(self) -> dict[str, Any]:
@@ -107,8 +110,10 @@ class OneGenEmbeddingFunction(EmbeddingFunction[Documents]):
         return OneGenEmbeddingFunction(**config)
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """Raises:
-        FingerprintMismatchError: the new function would make other vectors than those in the collection.
+        """Refuse a change after which texts would be embedded in another way.
+
+        Raises:
+            FingerprintMismatchError: the new function would make other vectors than those in the collection.
         """
         old, new = old_config.get("fingerprint"), new_config.get("fingerprint")
         same = old == new if old and new else old_config | {"fingerprint": None} == new_config | {"fingerprint": None}

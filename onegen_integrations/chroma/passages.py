@@ -12,9 +12,9 @@ from chromadb.api import ClientAPI
 from tqdm.auto import tqdm
 
 from onegen_integrations.chroma.collection import (
+    client_of,
     filter_errors,
     open_collection,
-    open_database,
     rows_per_call,
     store_errors,
 )
@@ -67,12 +67,9 @@ class ChromaPassages:
         collection: str = "onegen",
         fragments: Splitter | None = None,
     ) -> None:
-        if path is not None and client is not None:
-            msg = f"path={str(path)!r} and client= are both given; give the one or the other."
-            raise InvalidInputError(msg)
+        opened = client_of(path, client)
         self._model = model
         self._split = fragments
-        opened = open_database("db" if path is None else path) if client is None else client
         self._collection = open_collection(opened, collection, model, fragments=fragments is not None)
         self._batch_size = rows_per_call(opened, model)
 
@@ -85,7 +82,8 @@ class ChromaPassages:
 
         Raises:
             InvalidInputError: a passage cannot be embedded or stored, or two different ones share an id.
-            ContextWindowError: a passage does not fit. PassageStoreError: Chroma failed.
+            ContextWindowError: a passage does not fit.
+            PassageStoreError: Chroma failed.
         """
         records = self._records(passages)
         with tqdm(total=len(records), desc="Indexing", unit="passage", disable=not show_progress) as bar:
@@ -97,7 +95,8 @@ class ChromaPassages:
         """Remove passages; ids that are not there are ignored.
 
         Raises:
-            InvalidInputError: `ids` is a single string. PassageStoreError: Chroma failed.
+            InvalidInputError: `ids` is a single string.
+            PassageStoreError: Chroma failed.
         """
         if isinstance(ids, str):
             msg = f"ids must be a list of strings, not one string; write [{ids!r}]."
@@ -130,7 +129,8 @@ class ChromaPassages:
         """The ids of all passages, or of those whose metadata pass Chroma's filter `where`.
 
         Raises:
-            InvalidInputError: Chroma refuses `where`. PassageStoreError: Chroma failed.
+            InvalidInputError: Chroma refuses `where`.
+            PassageStoreError: Chroma failed.
         """
         fragmented = self._split is not None
         with store_errors("list passages"), filter_errors(where):

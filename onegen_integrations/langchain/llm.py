@@ -22,9 +22,9 @@ from typing_extensions import Self
 from onegen_integrations import __version__
 from onegen_integrations.errors import InvalidInputError
 from onegen_integrations.generation import Finish, TextDelta
-from onegen_integrations.langchain.messages import core_messages, core_tool_choice, tool_format, usage_metadata
+from onegen_integrations.langchain.messages import core_messages, tool_format, usage_metadata
 from onegen_integrations.serving import LazyModel, iterate_in_thread
-from onegen_integrations.structured import ToolCallDelta
+from onegen_integrations.structured import ToolCallDelta, usual_tool_choice
 
 _PROVIDER = "onegen"
 _REMOTE = {"api_key", "base_url", "max_retries", "n", "timeout"}  # of services; a local model has no use for them
@@ -102,6 +102,7 @@ class OneGenLLM(BaseChatModel, Embeddings):
 
     @property
     def model_name(self) -> str:
+        """How the model is called in messages and traces."""
         return self._lazy.name
 
     @property
@@ -158,7 +159,7 @@ class OneGenLLM(BaseChatModel, Embeddings):
             "tools": tool_format(given.pop("tools", None) or ()),
             "json_schema": _json_schema(given.pop("response_format", None)),
         }
-        choice = core_tool_choice(given.pop("tool_choice", None))
+        choice = usual_tool_choice(given.pop("tool_choice", None))
         options["tool_choice"] = choice if options["tools"] else "auto"
         for name in ("temperature", "top_p", "seed"):
             value = given.pop(name, None)
@@ -235,7 +236,7 @@ class OneGenLLM(BaseChatModel, Embeddings):
             response_metadata={
                 "model_name": self.model_name,
                 "model_provider": _PROVIDER,
-                "finish_reason": "tool_calls" if generation.tool_calls else generation.finish_reason,
+                "finish_reason": generation.finish_reason,
             },
             chunk_position="last",
         )
@@ -256,7 +257,7 @@ class OneGenLLM(BaseChatModel, Embeddings):
             tool_choice: "auto" (the model decides), "any" or True (it has to call one), "none", or the name of one.
             **kwargs: further options of each call.
         """
-        return self.bind(tools=tool_format(tools), tool_choice=core_tool_choice(tool_choice), **kwargs)
+        return self.bind(tools=tool_format(tools), tool_choice=usual_tool_choice(tool_choice), **kwargs)
 
     # --- tokens -----------------------------------------------------------------------------------
 

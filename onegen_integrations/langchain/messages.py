@@ -1,8 +1,8 @@
-"""LangChain's messages, tools and choices in the terms of the core."""
+"""LangChain's messages and tools in the terms of the core."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, ToolMessage
@@ -13,7 +13,6 @@ from onegen_integrations.errors import InvalidInputError
 from onegen_integrations.generation import Usage
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
-_ANY = ("any", "required", True)
 
 
 def core_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
@@ -63,30 +62,11 @@ def tool_format(tools: Sequence[Any]) -> list[dict[str, Any]]:
     return [convert_to_openai_tool(tool) for tool in tools]
 
 
-def core_tool_choice(choice: Any) -> str:
-    """LangChain's `tool_choice`, in all forms that providers take it in.
-
-    Raises:
-        InvalidInputError: it is of no known form.
-    """
-    if choice is None or choice is False:
-        return "auto"
-    if any(choice is any_ or choice == any_ for any_ in _ANY):
-        return "required"
-    if isinstance(choice, Mapping):
-        choice = choice.get("function", choice).get("name")
-    if isinstance(choice, str):
-        return choice
-    msg = f"tool_choice must be 'auto', 'none', 'any' or a tool, as its name or {{'function': ...}}, not {choice!r}."
-    raise InvalidInputError(msg)
-
-
 def usage_metadata(usage: Usage) -> UsageMetadata:
     """Passages count as input; what an earlier sequence had computed counts as read from the cache."""
-    read = usage.prompt_tokens + usage.passage_tokens
     return UsageMetadata(
-        input_tokens=read,
+        input_tokens=usage.prompt_tokens + usage.passage_tokens,
         output_tokens=usage.completion_tokens,
-        total_tokens=read + usage.completion_tokens,
+        total_tokens=usage.total_tokens,
         input_token_details={"cache_read": usage.reused_tokens},
     )

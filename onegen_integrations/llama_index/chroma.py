@@ -15,8 +15,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
-from onegen_integrations.chroma import open_collection, open_database, rows_per_call
-from onegen_integrations.errors import InvalidInputError
+from onegen_integrations.chroma import client_of, open_collection, rows_per_call
 from onegen_integrations.llama_index.weights import OneGenComponent
 
 if TYPE_CHECKING:
@@ -117,9 +116,6 @@ def open_vector_store(
         PassageStoreError: it compares in another way than by cosine similarity, or Chroma failed.
         InvalidInputError: `path` and `client` are both given, or the name is not allowed.
     """
-    if path is not None and client is not None:
-        msg = f"path={str(path)!r} and client= are both given; give the one or the other."
-        raise InvalidInputError(msg)
     onegen = model.onegen if isinstance(model, OneGenComponent) else model
-    opened = open_database("db" if path is None else path) if client is None else client
+    opened = client_of(path, client)
     return OneGenChromaVectorStore(open_collection(opened, collection, onegen), rows_per_call(opened, onegen))

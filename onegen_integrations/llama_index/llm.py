@@ -109,9 +109,12 @@ class OneGenLLM(OneGenComponent, StructuredCalls):
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Raises:
-        InvalidInputError: messages or keyword arguments that the model cannot work with.
-        ContextWindowError: they do not fit. OneGenError: a passage source failed; `partial` has the answer until then.
+        """Answer a conversation.
+
+        Raises:
+            InvalidInputError: messages or keyword arguments that the model cannot work with.
+            ContextWindowError: they do not fit.
+            PassageSourceError: a passage source failed; `partial` has the answer until then.
         """
         return last(self._stream(messages, kwargs))
 

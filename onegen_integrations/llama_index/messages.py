@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -110,15 +110,6 @@ def tool_arguments(call: ToolCallBlock) -> dict[str, Any]:
     return arguments if isinstance(arguments, dict) else {}
 
 
-def tool_choice(choice: str | Mapping[str, Any] | None, *, required: bool) -> str:
-    """What frameworks and providers write for a tool choice, in the model's words."""
-    if choice is None:
-        return "required" if required else "auto"
-    if isinstance(choice, Mapping):  # OpenAI's way to name a tool
-        return str(choice["function"]["name"])
-    return "required" if choice == "any" else choice
-
-
 def _whole(responses: Sequence[ChatResponse]) -> ChatResponse:
     return responses[-1].model_copy(update={"delta": None})
 
@@ -166,12 +157,11 @@ def _openai_call(call: ToolCallBlock, arguments: object) -> dict[str, Any]:
 def _raw(generation: Generation, model_name: str) -> dict[str, Any]:
     """What is known about an answer, in JSON types."""
     usage = asdict(generation.usage)
-    total = usage["prompt_tokens"] + usage["completion_tokens"] + usage["passage_tokens"]
     return {
         "model": model_name,
         "answer": generation.answer,
         "finish_reason": generation.finish_reason,
-        "usage": usage | {"total_tokens": total},
+        "usage": usage | {"total_tokens": generation.usage.total_tokens},
         "retrievals": [_described(retrieval) for retrieval in generation.retrievals],
     }
 

@@ -15,7 +15,8 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import Model, PydanticProgramMode
 
 from onegen_integrations.errors import InvalidInputError
-from onegen_integrations.llama_index.messages import tool_arguments, tool_choice
+from onegen_integrations.llama_index.messages import tool_arguments
+from onegen_integrations.structured import usual_tool_choice
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
@@ -44,7 +45,7 @@ class StructuredCalls(FunctionCallingLLM):
             **kwargs,
             "messages": [*(chat_history or []), *([user_msg] if user_msg else [])],
             "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
-            "tool_choice": tool_choice(kwargs.get("tool_choice"), required=tool_required),
+            "tool_choice": usual_tool_choice(kwargs.get("tool_choice", tool_required)),
         }
 
     def _validate_chat_with_tools_response(

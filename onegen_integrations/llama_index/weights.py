@@ -84,7 +84,8 @@ class OneGenComponent(BaseComponent):
         """The model; loads it where that has not been done yet.
 
         Raises:
-            CheckpointError, ConfigError: it cannot be loaded.
+            CheckpointError: it cannot be loaded.
+            ConfigError: it has no config, or one that does not fit.
             FingerprintMismatchError: other weights were found than `fingerprint` says.
         """
         model = self._lazy.get()

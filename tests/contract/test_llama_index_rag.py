@@ -280,6 +280,11 @@ def test_another_llm_is_refused(index):
         OneGenQueryEngine.from_index(index, MockLLM())
 
 
+def test_unknown_options_are_refused(index):
+    with pytest.raises(InvalidInputError, match="top_k"):
+        OneGenQueryEngine.from_index(index, top_k=3)
+
+
 # --- events ---------------------------------------------------------------------------------------
 
 

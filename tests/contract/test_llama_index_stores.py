@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,21 @@ import chromadb
 import numpy as np
 import pytest
 from llama_index.core import (
-    Document,
     MockEmbedding,
-    Settings,
     StorageContext,
     VectorStoreIndex,
     load_index_from_storage,
 )
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
-from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
-from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
-from llama_index.core.chat_engine import CondenseQuestionChatEngine
 from llama_index.core.ingestion import IngestionPipeline
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
-from llama_index.core.llms import MockLLM
-from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.schema import MetadataMode, QueryBundle, TextNode
-from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore, VectorStoreQueryResult
+from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQueryResult
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 from llama_index.vector_stores.chroma import ChromaVectorStore
 from llama_index_parts import (
     DOCUMENTS,
     ONE_RETRIEVAL,
     QUESTIONS,
-    Heard,
     chroma_index,
-    listening,
     nearest,
     oracle_of,
     settings_of,
@@ -52,20 +38,14 @@ from onegen_integrations import (
     InvalidInputError,
     MemoryPassages,
     OneGen,
-    Passage,
-    PassageSourceError,
 )
-from onegen_integrations.chroma import ChromaPassages
-from onegen_integrations.evaluation.mini import demo_questions
 from onegen_integrations.llama_index import (
-    OneGenChatEngine,
     OneGenEmbedding,
     OneGenLLM,
     OneGenQueryEngine,
-    PassageRetriever,
     open_vector_store,
 )
-from onegen_integrations.llama_index.retrieval import RetrievedNodes
+
 
 @pytest.fixture(scope="module", autouse=True)
 def llm(mini: OneGen) -> Iterator[OneGenLLM]:
@@ -110,7 +90,7 @@ def test_an_index_can_be_opened_again(index, engine, llm, database: Path, tmp_pa
     storage = StorageContext.from_defaults(vector_store=opened, persist_dir=str(tmp_path))
     again = load_index_from_storage(storage)
     for question in QUESTIONS:
-            response = OneGenQueryEngine.from_index(again, **ONE_RETRIEVAL).query(question)
+        response = OneGenQueryEngine.from_index(again, **ONE_RETRIEVAL).query(question)
         assert response.response == engine.query(question).response
         assert sources(again.as_query_engine().query(question)) == sources(index.as_query_engine().query(question))
 
@@ -135,6 +115,19 @@ def test_a_node_takes_the_place_of_one_with_its_id(llm, tmp_path: Path):
     assert np.allclose(
         row["embeddings"][0], embed_model.get_text_embedding(node.get_content(MetadataMode.EMBED)), atol=1e-5
     )
+
+
+def test_async_indexing_and_search_give_the_same(llm, tmp_path: Path):
+    store = open_vector_store(llm, path=tmp_path)
+
+    async def ask() -> list[Any]:
+        index = VectorStoreIndex([], storage_context=StorageContext.from_defaults(vector_store=store))
+        await index.ainsert_nodes([TextNode(id_=str(n), text=d.text) for n, d in enumerate(DOCUMENTS[:5])])
+        return await index.as_retriever(similarity_top_k=3).aretrieve(QUESTIONS[0])
+
+    found = asyncio.run(ask())
+    again = VectorStoreIndex.from_vector_store(store).as_retriever(similarity_top_k=3).retrieve(QUESTIONS[0])
+    assert [(node.node_id, node.score) for node in found] == [(node.node_id, node.score) for node in again]
 
 
 def test_documents_can_be_deleted(llm, tmp_path: Path):

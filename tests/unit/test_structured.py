@@ -96,7 +96,7 @@ def test_a_call_is_valid_and_no_text(model: OneGen, choice: str) -> None:
         assert choice in ("required", call.name)
         jsonschema.validate(call.arguments, PARAMETERS[call.name])
         assert generation.text == ""
-        assert generation.finish_reason == "stop"
+        assert generation.finish_reason == "tool_calls"
 
 
 def test_the_pieces_of_a_call_add_up(model: OneGen) -> None:
