@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format docs evaluate train clean
+.PHONY: demo test lint format docs notebooks evaluate train clean
 
 demo: $(INSTALLED)  ## Index the demo knowledge base into Chroma and answer questions from it.
 	$(BIN)/onegen demo
@@ -22,6 +22,9 @@ format: $(INSTALLED)
 
 docs: $(INSTALLED)  ## Build the documentation into site/; to read it: .venv/bin/mkdocs serve
 	$(BIN)/mkdocs build --strict
+
+notebooks: $(INSTALLED)  ## Run the notebooks and keep their outputs.
+	$(BIN)/python notebooks/execute.py
 
 evaluate: $(INSTALLED)  ## Measure the bundled checkpoint.
 	$(BIN)/onegen evaluate --recipe mini

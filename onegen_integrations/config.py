@@ -36,7 +36,8 @@ class OneGenConfig:
         after_passages: what is written after the spliced passages, before the model goes on.
         passage_attention: "causal": a passage sees what stands before it. "isolated": it sees only itself.
         tool_call_template: how a tool call is written; `{call}` is its JSON.
-        answer_start, answer_end: marks around the final answer in the generated text; empty where there are none.
+        answer_start: mark before the final answer in the generated text; empty where there is none.
+        answer_end: mark behind it; empty where the answer goes on to the end.
         max_retrievals: default limit of retrievals for one answer.
     """
 

@@ -30,8 +30,12 @@ FinishReason = Literal["stop", "tool_calls", "length", "error", "closed"]
 class Usage:
     """Token counts of one answer: `forwarded_tokens + reused_tokens` is the length of the whole sequence less one.
 
-    prompt_tokens: of the rendered prompt. completion_tokens: written by the model. passage_tokens: spliced in.
-    forwarded_tokens: positions that went through the model. reused_tokens: positions taken from an earlier sequence.
+    Attributes:
+        prompt_tokens: of the rendered prompt.
+        completion_tokens: written by the model, control tokens included.
+        passage_tokens: spliced in.
+        forwarded_tokens: positions that went through the model.
+        reused_tokens: positions taken from an earlier sequence that starts alike.
     """
 
     prompt_tokens: int = 0
@@ -48,7 +52,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """A new piece of text for the reader."""
+    """A new piece of text for the reader.
+
+    Attributes:
+        text: the piece; the pieces of an answer joined are its text.
+    """
 
     text: str
 
@@ -57,8 +65,11 @@ class TextDelta:
 class Retrieval:
     """One retrieval in the middle of an answer.
 
-    query: the text that led to it. vector: float32 [dim], unit length. passages: what was found, best first; empty
-    where nothing reached the score threshold. position: index of the query token in the final sequence.
+    Attributes:
+        query: the text that led to it.
+        vector: the query vector, float32 [dim] of unit length.
+        passages: what was found, best first; empty where nothing reached the score threshold.
+        position: index of the query token in the final sequence.
     """
 
     query: str
@@ -71,8 +82,14 @@ class Retrieval:
 class Generation:
     """An answer.
 
-    text: what the model wrote for the reader. answer: the final answer in it. retrievals, tool_calls: in order.
-    token_ids: the whole final sequence: prompt, control tokens, passages and text.
+    Attributes:
+        text: what the model wrote for the reader, without control tokens and passages.
+        answer: the final answer in it, where the checkpoint marks one; else the text.
+        retrievals: in order.
+        usage: token counts.
+        finish_reason: "stop", "tool_calls", "length", or "error" where it is the `partial` of an error.
+        token_ids: the whole final sequence: prompt, control tokens, passages and text.
+        tool_calls: in order.
     """
 
     text: str
@@ -86,7 +103,11 @@ class Generation:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of a stream, with everything in it."""
+    """The end of a stream, with everything in it.
+
+    Attributes:
+        generation: what `OneGen.generate` returns.
+    """
 
     generation: Generation
 
@@ -96,7 +117,22 @@ Event = TextDelta | Retrieval | ToolCallDelta | Finish
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """How to generate; see `OneGen.generate`.
+    """How to generate: the keyword arguments of `OneGen.generate` and `OneGen.stream`.
+
+    Attributes:
+        passages: where to search; without it the model cannot retrieve.
+        retrieval: "auto": the model decides; "always": it retrieves at once; "never".
+        top_k: passages of one retrieval; checkpoints are trained with one.
+        max_retrievals: of one answer; default: the checkpoint's.
+        score_threshold: cosine similarity that a passage has to reach.
+        max_new_tokens: tokens that the model may write, control tokens included.
+        stop: strings that end the answer and are no part of it.
+        temperature: 0 is greedy.
+        top_p: the smallest set of tokens whose probabilities add up to it is kept.
+        seed: makes sampling repeatable.
+        tools: functions in OpenAI's format.
+        tool_choice: "auto": the model decides; "none"; "required": one of the tools; or the name of one.
+        json_schema: of the whole text; not together with tools.
 
     Raises:
         InvalidInputError: a value is out of range.

@@ -42,6 +42,15 @@ class OneGen:
         max_batch_tokens: padded tokens of one batch when embedding; default 512 on a CPU, 16,384 on a GPU.
         prefix_cache_tokens: how many positions of earlier sequences are kept for later ones that start alike.
 
+    Attributes:
+        name: how the model is called.
+        config: its retrieval tokens and templates.
+        dim: how many numbers a vector has.
+        context_window: how many positions a sequence may have.
+        device: where the weights are.
+        model: the causal language model.
+        tokenizer: its tokenizer.
+
     Raises:
         ConfigError: a token of `config` is not one token of the tokenizer, or has no row in the model's embedding.
         UnsupportedModelError: the architecture cannot splice passages into its cache.

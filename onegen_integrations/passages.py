@@ -19,7 +19,13 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of text that can be retrieved. A title, where a template asks for one, is `metadata["title"]`."""
+    """A piece of text that can be retrieved.
+
+    Attributes:
+        id: by which it is known; adding another passage with the same id replaces it.
+        text: what is embedded, and spliced into an answer.
+        metadata: whatever else belongs to it. A title, where a template asks for one, is `metadata["title"]`.
+    """
 
     id: str
     text: str
@@ -33,7 +39,11 @@ class Passage:
 
 @dataclass(frozen=True)
 class ScoredPassage(Passage):
-    """A passage that was found, with its cosine similarity to the query vector."""
+    """A passage that was found.
+
+    Attributes:
+        score: its cosine similarity to the query vector.
+    """
 
     score: float = 0.0
 

@@ -26,7 +26,12 @@ _CALL_HEAD = re.compile(r'\s*\{"name": ("(?:[^"\\]|\\.)*"), "arguments": ')
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call of the tool `name`; arguments: valid against its schema."""
+    """A call of a tool.
+
+    Attributes:
+        name: of the tool.
+        arguments: valid against the schema of its parameters.
+    """
 
     name: str
     arguments: dict[str, Any]
@@ -34,7 +39,13 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class ToolCallDelta:
-    """A new piece of a call. name: in the first piece of call number `index` only. arguments: JSON text."""
+    """A new piece of a call.
+
+    Attributes:
+        index: number of the call, from 0.
+        name: of the tool, in the first piece of a call only.
+        arguments: a piece of the JSON text of the arguments.
+    """
 
     index: int
     name: str | None

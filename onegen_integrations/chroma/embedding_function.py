@@ -28,7 +28,10 @@ class OneGenEmbeddingFunction(EmbeddingFunction[Documents]):
         model: a OneGen that is loaded already; or else:
         checkpoint: a folder or hub id; default: the bundled checkpoint.
         config: a preset name or a config, where the checkpoint has no `onegen_config.json`.
-        device, dtype, revision, adapter: as in `OneGen.from_pretrained`.
+        device: as in `OneGen.from_pretrained`.
+        dtype: as in `OneGen.from_pretrained`.
+        revision: as in `OneGen.from_pretrained`.
+        adapter: as in `OneGen.from_pretrained`.
         fingerprint: of the weights that must be found, where it is known.
 
     Raises:

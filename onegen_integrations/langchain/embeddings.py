@@ -19,7 +19,11 @@ class OneGenEmbeddings(BaseModel, Embeddings):
     Attributes:
         llm: the chat model to share weights with; or
         model: folder or hub id of a checkpoint, or a loaded `OneGen`; default: the bundled one.
-        revision, device, dtype, config, adapter: as `OneGen.from_pretrained` takes them, beside `model`.
+        revision: as in `OneGenLLM`, beside `model`.
+        device: as in `OneGenLLM`, beside `model`.
+        dtype: as in `OneGenLLM`, beside `model`.
+        config: as in `OneGenLLM`, beside `model`.
+        adapter: as in `OneGenLLM`, beside `model`.
     """
 
     llm: OneGenLLM | None = None

@@ -44,12 +44,17 @@ class OneGenLLM(BaseChatModel, Embeddings):
 
     Attributes:
         model: folder or hub id of a checkpoint, or a `OneGen` that is loaded already; default: the bundled one.
-        revision, device, dtype, config, adapter: as `OneGen.from_pretrained` takes them.
+        revision: of a hub id.
+        device: default: a GPU where there is one.
+        dtype: default: float32 on a CPU, the checkpoint's own on a GPU.
+        config: a preset name or a `OneGenConfig`, where the checkpoint has no `onegen_config.json`.
+        adapter: a PEFT adapter, folder or hub id.
         temperature: 0 is greedy.
         top_p: the smallest set of tokens whose probabilities add up to it is kept.
         max_tokens: written at most.
         stop: strings that end an answer and are no part of it.
         seed: makes sampling repeatable.
+        streaming: True makes `invoke` stream within, so that callbacks hear of each token.
     """
 
     model: Any = None

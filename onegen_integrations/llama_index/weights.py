@@ -31,7 +31,15 @@ class OneGenComponent(BaseComponent):
     Args:
         model: a folder, a hub id, a `OneGen` that is loaded already, another component whose weights are shared, or
             None for the bundled checkpoint.
-        config, device, dtype, revision, adapter: as in `OneGen.from_pretrained`.
+        **data: the fields.
+
+    Attributes:
+        model: folder or hub id; None is the bundled checkpoint.
+        config: a preset, a `OneGenConfig` or its fields, where the checkpoint has none.
+        device: default: a GPU where there is one.
+        dtype: default: float32 on a CPU, the checkpoint's own on a GPU.
+        revision: of a hub id.
+        adapter: a PEFT adapter, folder or hub id.
         fingerprint: of the weights that must be found, where it is known.
 
     Raises:

@@ -31,9 +31,9 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (
         0.4,
         {
-            "drill": 0.02, "world": 0.16, "two_hop": 0.08, "scene": 0.26, "scene_hops": 0.08, "stuffed": 0.1,
-            "follow_up": 0.02, "plain": 0.03, "condense": 0.02, "nothing": 0.01, "tool": 0.03, "squad": 0.11,
-            "cloze": 0.08,
+            "drill": 0.01, "world": 0.15, "two_hop": 0.07, "scene": 0.31, "scene_hops": 0.1, "stuffed": 0.1,
+            "follow_up": 0.02, "plain": 0.03, "condense": 0.015, "nothing": 0.01, "tool": 0.035, "squad": 0.1,
+            "cloze": 0.05,
         },
     ),
 )  # fmt: skip

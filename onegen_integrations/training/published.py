@@ -26,9 +26,11 @@ class PublishedData(Dataset[Batch]):
 
     Args:
         codec: of the model to train.
-        train: path of the rows. db: path of the documents.
+        train: path of the rows.
+        db: path of the documents.
         rows: rows of one step.
-        positives, negatives: documents taken for each retrieval token, at most.
+        positives: right documents taken for each retrieval token, at most.
+        negatives: wrong documents taken for each retrieval token, at most.
         epochs: how often each row is seen.
         context: longer rows and documents are left out; `skipped` counts them.
         seed: of the order and of the documents taken.

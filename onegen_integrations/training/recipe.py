@@ -37,7 +37,7 @@ class Recipe:
     tokens: int = 7000
     learning_rate: float = 2.5e-3
     warmup_steps: int = 100
-    decay: float = 0.25
+    decay: float = 0.45
     begin: float = 0.0
     seed: int = 0
     vocabulary: int = 4096
