@@ -87,7 +87,7 @@ class Structure:
         self._start = next((codec.token_id(part.token) for part in self._before[:1] if isinstance(part, Control)), None)
         self._json = json_schema is not None
         if json_schema is not None:
-            self._guide = grammars().json(json_schema)
+            self._guide = grammars().json(_closed(json_schema))
         if not self._tools:
             return
         if not self._forced and self._start is None:
@@ -97,7 +97,7 @@ class Structure:
             )
             raise InvalidInputError(msg)
         wanted = [tool for tool in self._tools if tool_choice in ("auto", "required", _name(tool))]
-        schema = _calls_schema(wanted)
+        schema = _closed(_calls_schema(wanted))
         self._grammars = grammars()
         self._grammars.json(schema)  # what is wrong with it shows now
         self._schema = schema
@@ -264,6 +264,19 @@ def _calls_schema(tools: Tools) -> dict[str, Any]:
             }
         )
     return {"anyOf": calls, "$defs": definitions}
+
+
+_OPEN = {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"}
+
+
+def _closed(schema: Any) -> Any:
+    """A schema whose objects have the properties that it names and no others, where it leaves that open."""
+    if isinstance(schema, Mapping):
+        closed = {key: value if key == "allOf" else _closed(value) for key, value in schema.items()}
+        if isinstance(schema.get("properties"), Mapping) and not _OPEN & set(schema):
+            closed["additionalProperties"] = False
+        return closed
+    return [_closed(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _moved(schema: Any, prefix: str) -> Any:

@@ -57,7 +57,8 @@ def open_database(path: str | Path) -> ClientAPI:
         if folder.is_dir() and any(folder.iterdir()) and not (folder / "chroma.sqlite3").is_file():
             msg = f"{path} holds files, but no Chroma database; give the folder of one, or a new or empty folder."
             raise PassageStoreError(msg)
-        return chromadb.PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
+        # Chroma keeps open databases by the path as it is given, whatever the working directory is by then.
+        return chromadb.PersistentClient(str(folder.resolve()), settings=Settings(anonymized_telemetry=False))
 
 
 def open_collection(

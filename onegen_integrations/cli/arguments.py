@@ -42,7 +42,9 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--score-threshold", type=float, metavar="COSINE", help="leave out passages that score less")
     group.add_argument("--where", type=json_object, metavar="JSON", help="Chroma's filter over metadata")
-    group.add_argument("--max-new-tokens", type=positive, default=256, metavar="N", help="(default: 256)")
+    group.add_argument(
+        "--max-new-tokens", type=positive, default=256, metavar="N", help="length of an answer (default: 256)"
+    )
 
 
 def positive(text: str) -> int:

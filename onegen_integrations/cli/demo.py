@@ -21,8 +21,12 @@ HELP = "index a small knowledge base and answer questions from it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--db", type=Path, default=Path(".demo"), metavar="DIR", help="(default: %(default)s)")
-    parser.add_argument("--questions", type=positive, default=6, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--db", type=Path, default=Path(".demo"), metavar="DIR", help="database of the demo (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--questions", type=positive, default=6, metavar="N", help="how many to ask (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the questions; default: another each time")
     add_model_options(parser)
 

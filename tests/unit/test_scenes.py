@@ -19,7 +19,7 @@ COMMON = frozenset(
     might must should will would it its this that these those which what who whom whose when where why how many much
     long far often old name called one thing question please answer quick hello tell me i my we our you your he she
     they his her their there not no
-    """.split()
+    """.split()  # noqa: SIM905 (easier to read)
 )
 
 
