@@ -369,7 +369,7 @@ class OnePass:
             options.passages is not None and options.retrieval != "never" and len(self._retrievals) < self._limit
         )
         banned = self._never if may_retrieve else self._never | query
-        if not self._written:
+        if not self._written and not self._structure.calls:
             banned |= self._codec.eos_ids
         return self._structure.next(
             lambda allowed: self._sampler.choose(logits, self._ids, banned, allowed),

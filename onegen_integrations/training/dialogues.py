@@ -127,7 +127,11 @@ def tool_call(rng: Random, names: NameSource) -> tuple[list[dict[str, Any]], lis
         rng.choice((" for ", " with ", " of ", ": ")) + wanted if wanted else ""
     )
     if len(arguments) == 1 and rng.random() < 0.3:
-        text = f"What is {tools[index]['function']['name']} of {next(iter(arguments.values()))}? Use the tool."
+        called = rng.choice(("{n} of {v}", "{n}({v})", "the value of {n}({v})", "the result of {n} for {v}"))
+        called = called.replace("{n}", tools[index]["function"]["name"]).replace(
+            "{v}", str(next(iter(arguments.values())))
+        )
+        text = f"What is {called}? Use the tool."
     call = json.dumps({"name": tools[index]["function"]["name"], "arguments": arguments}, ensure_ascii=False)
     answer: list[Part] = [Control("<tool_call>"), call, Control("</tool_call>")]
     return tools, [user(sentence_case(text) + rng.choice((".", "?", "")))], answer

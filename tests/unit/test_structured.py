@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import jsonschema
 import pytest
 from tiny import tiny_model, tiny_tokenizer
+from torch import Tensor
 
 from onegen_integrations import InvalidInputError, MemoryPassages, OneGen, OneGenConfig, Passage, ToolCallDelta
+from onegen_integrations.engine.sampling import Sampler
 from onegen_integrations.generation import Finish
 
 SCHEMAS: list[dict[str, Any]] = [
@@ -169,3 +172,22 @@ def test_tools_are_told_to_a_template_that_knows_none() -> None:
     told = [part for part in known.prompt("Hello", tools=[CITY]) if isinstance(part, str) and "find_city" in part]
     assert len(told) == 1
     assert all(a != b for a, b in pairwise(parts))
+
+
+def test_a_model_that_has_called_by_itself_may_end(model: OneGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not model.config.tool_call_template.startswith("<tool_call>"):
+        pytest.skip("only marks that are tokens let a model call by itself")
+    wanted = [model.codec.token_id("<tool_call>"), model.tokenizer.eos_token_id]
+    choose = Sampler.choose
+
+    def calling(self: Sampler, logits: Tensor, ids: list[int], banned: Collection[int], allowed: Any = None) -> int:
+        if allowed is not None:
+            return choose(self, logits, ids, banned, allowed)
+        token = wanted.pop(0)
+        assert token not in banned
+        return token
+
+    monkeypatch.setattr(Sampler, "choose", calling)
+    generation = model.generate("Hello", tools=[CITY], max_new_tokens=80)
+    assert [call.name for call in generation.tool_calls] == ["find_city"]
+    assert (generation.text, generation.finish_reason) == ("", "tool_calls")
