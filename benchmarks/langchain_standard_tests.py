@@ -10,10 +10,10 @@ counted as failed for both.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tempfile
+import xml.etree.ElementTree as ET
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,24 +54,20 @@ def count(name: str, setup: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test_standard.py"
         path.write_text(TEMPLATE.format(setup=setup), encoding="utf-8")
-        options = [
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--benchmark-disable",
-            "-o",
-            "asyncio_mode=auto",
-            "--rootdir",
-            folder,
-        ]
+        report = Path(folder) / "report.xml"
+        options = ["-p", "no:cacheprovider", "--benchmark-disable", "-o", "asyncio_mode=auto", "--rootdir", folder]
         run = subprocess.run(  # noqa: S603 (our own arguments)
-            [sys.executable, "-m", "pytest", str(path), *options], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "pytest", str(path), f"--junitxml={report}", *options],
+            capture_output=True,
+            text=True,
+            check=False,
         )
-    # In quiet mode pytest marks each test by one character.
-    marks = "".join(re.findall(r"^[.FsxXE]+(?=\s|$)", run.stdout, flags=re.MULTILINE))
-    if not marks:
-        sys.exit(f"{name}: the tests did not run\n{run.stdout}{run.stderr}")
-    print(f"{name:40}{marks.count('.'):8}{marks.count('F') + marks.count('E'):8}{marks.count('s'):8}", flush=True)
+        if not report.is_file():
+            sys.exit(f"{name}: the tests did not run\n{run.stdout}{run.stderr}")
+        [suite] = ET.parse(report).getroot().iter("testsuite")  # noqa: S314 (pytest wrote it)
+    total, failures, errors, skipped = (int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped"))
+    failed = failures + errors
+    print(f"{name:40}{total - failed - skipped:8}{failed:8}{skipped:8}", flush=True)
 
 
 if __name__ == "__main__":
