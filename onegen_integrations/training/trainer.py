@@ -125,7 +125,7 @@ def training_arguments(output: str | Path, steps: int, **settings: Any) -> Train
         report_to="none",
         remove_unused_columns=False,
         label_names=[],
-        dataloader_num_workers=8 if on_gpu else 1,
+        dataloader_num_workers=8 if on_gpu else 0,
         train_sampling_strategy="sequential",
         **settings,
     )
