@@ -18,8 +18,10 @@ from nbformat import NotebookNode
 
 HERE = Path(__file__).parent
 TIMEOUT = 600  # seconds for one cell
-# Progress bars belong to a run, not to a page, and so does tqdm's word on how it draws them; no network is needed.
+# Progress bars belong to a run, not to a page, and so does tqdm's word on how it draws them; no network is needed. One
+# thread: the model is so small that threads mostly wait for each other, and their number would change the rounding.
 ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_OFFLINE": "1",
     "PYTHONWARNINGS": "ignore:IProgress not found",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, islice
 from random import Random
 
 from torch.utils.data import Dataset
@@ -39,6 +39,7 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
 )  # fmt: skip
 _REAL = ("squad", "cloze")
 _READING_WEIGHT = 0.1  # of the next-token loss over passages of real text, beside 1 for answers
+_MOST_DRAWS = 200  # of one kind in a step: where a tokenizer makes all of them too long for a row, the kind is left out
 _LONG_STEPS = 0.2  # share of the steps with long rows
 _WINDOWS = (60, 200, 350, 450)  # characters of a paragraph that are taken as a passage
 
@@ -109,7 +110,7 @@ class MiniData(Dataset[Batch]):
         progress = self._begin + (1 - self._begin) * step / self._steps
         for name, share in shares(progress, real_text=self._real is not None).items():
             left = share * self._tokens
-            for sequence in draw.source(name):
+            for sequence in islice(draw.source(name), _MOST_DRAWS):
                 if len(sequence) > row:
                     continue
                 sequence.source = name
