@@ -127,7 +127,9 @@ def assert_one_pass(
     after = len(tokenizer(config.after_passages, add_special_tokens=False).input_ids)
     spliced = {i for ranges in blocks for i in range(ranges[0].start, ranges[-1].stop + after)}
     assert len(spliced) == usage.passage_tokens
-    never = tokenizer.convert_tokens_to_ids([config.document_token, "<paragraph>", "</paragraph>"])
+    # Nor does a model mark a tool call where it has no tools.
+    marks = [token for token in ("<tool_call>", "</tool_call>") if token in config.tool_call_template]
+    never = tokenizer.convert_tokens_to_ids([config.document_token, "<paragraph>", "</paragraph>", *marks])
     for position in set(range(usage.prompt_tokens, len(ids))) - spliced:
         if ids[position] != query:
             scores = clean.logits[position - 1].clone()
