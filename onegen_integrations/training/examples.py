@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Protocol
 
 from onegen_integrations.text import Control, Messages, Part, TextCodec
-from onegen_integrations.training.sequences import IGNORE, Segment, TrainingSequence
+from onegen_integrations.training.sequences import IGNORE, Query, Segment, TrainingSequence
 
 
 class Readable(Protocol):
@@ -80,8 +80,7 @@ class ExampleBuilder:
             read += self._add_passage(sequence, passage, block, at, passage_weight)
             at = sequence.segments[read[-1]].end
         for ask, prompt, answer in zip(asks, prompts, answers, strict=True):
-            right = _right(passages[ask.passage], ask.sentence)
-            asked = self._add_query(sequence, prompt, start - len(prompt), right)
+            asked = self._add_query(sequence, prompt, start - len(prompt), passages[ask.passage].key, ask.sentence)
             written = sequence.add(Segment(answer, at, (asked, *read), _written(answer), graded=True))
             self._point(sequence, written, answer[len(self._codec.encode(self._resume)) : -1], read)
         return sequence
@@ -93,7 +92,7 @@ class ExampleBuilder:
         texts = [self._answer_ids(hop.text, last=hop is hops[-1]) for hop in hops]
         at = self._offset(len(ids) + sum(len(p) for block in blocks for p in block) + sum(map(len, texts)))
         sequence = TrainingSequence()
-        seen: tuple[int, ...] = (self._add_query(sequence, ids, at, _right(hops[0].passage, None)),)
+        seen: tuple[int, ...] = (self._add_query(sequence, ids, at, hops[0].passage.key),)
         at += len(ids)
         for number, (hop, block, text) in enumerate(zip(hops, blocks, texts, strict=True)):
             read = self._add_passage(sequence, hop.passage, block, at, 0.0)
@@ -105,7 +104,7 @@ class ExampleBuilder:
             seen += (written,)
             if number + 1 < len(hops):
                 # The query token is written by the model, and nothing is to be learned from what follows it.
-                sequence.queries.append((written, len(text) - 1, _right(hops[number + 1].passage, None)))
+                sequence.queries.append(_query(written, len(text) - 1, hops[number + 1].passage.key))
         return sequence
 
     def nothing_found(self, prompt: str | Messages, answer: str) -> TrainingSequence:
@@ -171,7 +170,7 @@ class ExampleBuilder:
         self._add_document(sequence, read, end, key, key)
         for name, value in pairs:
             prompt = [*opening[:head], *name, *opening[-tail:]]
-            asked = self._add_query(sequence, prompt, start - len(prompt), frozenset({key}))
+            asked = self._add_query(sequence, prompt, start - len(prompt), key)
             answer = [*codec.encode(self._resume), *value, codec.token_id(self._eos.token)]
             written = sequence.add(Segment(answer, end, (asked, *read), _written(answer), graded=True))
             self._point(sequence, written, value, read)
@@ -190,7 +189,7 @@ class ExampleBuilder:
         self, sequence: TrainingSequence, passage: Readable, block: list[list[int]], at: int, weight: float
     ) -> tuple[int, ...]:
         """Add an isolated block, sentence by sentence, and its document tokens; return the segments of the block."""
-        fragments = len(block) > 1 and self._rng.random() < 0.3
+        fragments = len(block) > 1 and self._rng.random() < 0.4
         pieces = block if fragments else [[token for piece in block for token in piece]]
         read: tuple[int, ...] = ()
         for number, ids in enumerate(pieces):
@@ -208,12 +207,12 @@ class ExampleBuilder:
         sequence.documents.append((observer, 0, key, group))
 
     def _add_query(
-        self, sequence: TrainingSequence, ids: list[int], at: int, right: frozenset[str], sees: tuple[int, ...] = ()
+        self, sequence: TrainingSequence, ids: list[int], at: int, key: str, sentence: int | None = None
     ) -> int:
         """Add a segment that ends in the query token, which the model has to write; return its index."""
         targets = [IGNORE] * (len(ids) - 2) + [self._codec.query_id, IGNORE]
-        asked = sequence.add(Segment(ids, at, sees, targets))
-        sequence.queries.append((asked, len(ids) - 1, right))
+        asked = sequence.add(Segment(ids, at, (), targets))
+        sequence.queries.append(_query(asked, len(ids) - 1, key, sentence))
         return asked
 
     @staticmethod
@@ -233,9 +232,19 @@ class ExampleBuilder:
         return self._rng.randint(0, min(free, 16) if self._rng.random() < 0.7 else free)
 
 
-def _right(passage: Readable, sentence: int | None) -> frozenset[str]:
-    """Keys of what answers: the passage, and the fragment of it where that is known."""
-    return frozenset({passage.key} if sentence is None else {passage.key, f"{passage.key}#{sentence}"})
+def _query(segment: int, offset: int, key: str, sentence: int | None = None) -> Query:
+    """A query for passage `key`: right are the passage and, where it is known, its fragment with the answer.
+
+    A fragment ends with its sentence and sees all before it; those that end before the answer are wrong.
+    """
+    if sentence is None:
+        return Query(segment, offset, frozenset({key}))
+    return Query(
+        segment,
+        offset,
+        right=frozenset({key, f"{key}#{sentence}"}),
+        wrong=frozenset(f"{key}#{number}" for number in range(sentence)),
+    )
 
 
 def _parts(answer: str | Sequence[Part]) -> list[Part]:

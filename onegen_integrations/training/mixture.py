@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import count, islice
 from random import Random
@@ -12,7 +13,7 @@ from onegen_integrations.text import TextCodec
 from onegen_integrations.training import dialogues, prompts
 from onegen_integrations.training.examples import Ask, ExampleBuilder, Hop
 from onegen_integrations.training.names import NameSource
-from onegen_integrations.training.real_text import Reading, RealText
+from onegen_integrations.training.real_text import Paragraph, Reading, RealText
 from onegen_integrations.training.scenes import DrawnScene, draw_scene, scene_bank
 from onegen_integrations.training.sequences import Batch, TrainingSequence, pack
 from onegen_integrations.training.worlds import Question, World, WorldPassage, noisy
@@ -31,9 +32,9 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (
         0.4,
         {
-            "drill": 0.01, "world": 0.15, "two_hop": 0.07, "scene": 0.31, "scene_hops": 0.1, "stuffed": 0.1,
-            "follow_up": 0.02, "plain": 0.03, "condense": 0.015, "nothing": 0.01, "tool": 0.035, "squad": 0.1,
-            "cloze": 0.05,
+            "drill": 0.01, "world": 0.18, "two_hop": 0.07, "scene": 0.29, "scene_hops": 0.1, "stuffed": 0.09,
+            "follow_up": 0.02, "plain": 0.02, "condense": 0.015, "nothing": 0.01, "tool": 0.035, "squad": 0.13,
+            "cloze": 0.03,
         },
     ),
 )  # fmt: skip
@@ -133,9 +134,9 @@ class _Draw:
         self._real = real
         self._build = ExampleBuilder(codec, rng, context)
         self._world = World(rng, 64, names=names)
-        self._unread = list(self._world.passages)
-        rng.shuffle(self._unread)
+        self._unread: list[WorldPassage] = []
         self._scene_parts: list[TrainingSequence] = []
+        self._paragraphs: list[Paragraph] = []
 
     def source(self, name: str) -> Iterator[TrainingSequence]:
         """An endless stream of sequences of one kind of data."""
@@ -246,7 +247,13 @@ class _Draw:
         return self._build.plain([Ask(messages, answer, tools=tools)])
 
     def _make_squad(self, key: str) -> TrainingSequence | None:
-        return self._reading(self._real.reading(self.rng, key, self.rng.choice(_WINDOWS)) if self._real else None)
+        """Paragraphs of one article after another, so that negatives are about the same things."""
+        if self._real is None:
+            return None
+        if not self._paragraphs:
+            article = self.rng.choice(self._real.articles)
+            self._paragraphs = self.rng.sample(article, k=min(len(article), 12))
+        return self._reading(self._real.reading(self.rng, key, self._paragraphs.pop(), self.rng.choice(_WINDOWS)))
 
     def _make_cloze(self, key: str) -> TrainingSequence | None:
         return self._reading(self._real.cloze(self.rng, key, self.rng.choice(_WINDOWS)) if self._real else None)
@@ -255,10 +262,10 @@ class _Draw:
         if reading is None:
             return None
         if self.rng.random() < 0.15:
-            asked = dialogues.stuffed([reading.passage.text], [(reading.question, reading.answer)], self.rng)
-            return self._build.plain(asked)
-        ask = Ask(noisy(reading.question, self.rng), reading.answer, 0, reading.sentence)
-        return self._build.one_hop([reading.passage], [ask], passage_weight=_READING_WEIGHT)
+            pairs = [(ask.question, ask.answer) for ask in reading.asked]
+            return self._build.plain(dialogues.stuffed([reading.passage.text], pairs, self.rng))
+        asks = [Ask(noisy(ask.question, self.rng), ask.answer, 0, ask.sentence) for ask in reading.asked]
+        return self._build.one_hop([reading.passage], asks, passage_weight=_READING_WEIGHT)
 
     def _past(self, passage: WorldPassage) -> list[dialogues.Message]:
         """A question about the passage's entity and its answer, to stand before a follow-up."""
@@ -266,7 +273,15 @@ class _Draw:
         return [dialogues.user(question.text), dialogues.assistant(question.answer)]
 
     def _next_passage(self) -> WorldPassage:
-        """Every passage of the world in turn, so that no question is asked twice in a step if it can be avoided."""
+        """Every passage of the world in turn, so that no question is asked twice in a step if it can be avoided.
+
+        The passages about one entity follow each other: they are the negatives that differ only in what they state.
+        """
         if not self._unread:
-            self._unread = list(self._world.passages)
+            by_entity: dict[str, list[WorldPassage]] = defaultdict(list)
+            for passage in self._world.passages:
+                by_entity[passage.entity.name].append(passage)
+            entities = list(by_entity.values())
+            self.rng.shuffle(entities)
+            self._unread = [passage for passages in entities for passage in passages]
         return self._unread.pop()

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from onegen_integrations.errors import DataFormatError
 from onegen_integrations.text import Control, TextCodec
-from onegen_integrations.training.sequences import IGNORE, Batch, Segment, TrainingSequence, pack
+from onegen_integrations.training.sequences import IGNORE, Batch, Query, Segment, TrainingSequence, pack
 
 Row = Mapping[str, Any]
 
@@ -112,7 +112,7 @@ class PublishedData(Dataset[Batch]):
             taken = rng.sample(keys, k=min(len(keys), self._positives))
             avoided = rng.sample([str(key) for key in others], k=min(len(others), self._negatives))
             uids |= {self._uid(key) for key in taken + avoided}
-            sequence.queries.append((number, offset, frozenset(self._key(key) for key in keys)))
+            sequence.queries.append(Query(number, offset, frozenset(self._key(key) for key in keys)))
         sequence.source = "rows"
         return sequence, uids
 

@@ -10,9 +10,11 @@ import gzip
 import json
 import lzma
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 
@@ -21,6 +23,9 @@ from onegen_integrations.errors import DataFormatError
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"“(0-9])")
 _ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|No|vs|ca|e\.g|i\.e|U\.S))\.$")
 _SPAN = re.compile(r"(?<=\s)(?:[A-Z][\w’'-]+(?:\s(?:of\s|the\s)?[A-Z][\w’'-]+)*|\d[\d,.]*\d|\d)")
+_LONGEST_ANSWER = 60  # characters
+_MOST_ASKED = 4  # questions about one passage
+_TITLED = 0.3  # share of the passages that carry the title of their article
 _RELATION_NAMES = {  # which of EntityQuestions' subjects are names of what
     "P19": "person", "P20": "person", "P26": "person", "P69": "person", "P106": "person", "P40": "person",
     "P17": "place", "P131": "place", "P36": "country", "P276": "place",
@@ -44,12 +49,28 @@ class TextPassage:
 
 @dataclass(frozen=True)
 class Reading:
-    """A passage with one question that it answers: `answer` stands in sentence number `sentence`."""
+    """A passage with questions that it answers."""
 
     passage: TextPassage
+    asked: tuple[Labelled, ...]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A question whose answer stands in sentence number `sentence` of a passage."""
+
     question: str
     answer: str
     sentence: int
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of an article in sentences, with its questions."""
+
+    title: str
+    sentences: tuple[str, ...]
+    asked: tuple[Labelled, ...]
 
 
 def split_sentences(text: str) -> list[str]:
@@ -72,7 +93,7 @@ class RealText:
 
     def __init__(self, folder: str | Path) -> None:
         root = Path(folder)
-        self.questions = list(_squad(_existing(root / "squad" / "train.json")))
+        self.articles = list(_squad(_existing(root / "squad" / "train.json")))
         wiki = _existing(root / "text" / "wiki_passages.jsonl.xz")
         self.passages = [(row["title"], row["text"]) for row in _json_lines(wiki) if len(row["text"]) > 80]
         entities = root / "entityquestions"
@@ -80,16 +101,13 @@ class RealText:
             _existing(entities / "train.jsonl.gz"), _existing(entities / "relation_query_templates.json")
         )
 
-    def reading(self, rng: Random, key: str, length: int) -> Reading:
-        """A labelled question with a window of about `length` characters of its paragraph around the answer."""
-        context, question, answer, start = rng.choice(self.questions)
-        sentences = split_sentences(context)
-        hit, end = 0, len(sentences[0])
-        while end <= start and hit + 1 < len(sentences):
-            hit += 1
-            end += len(sentences[hit])
-        window, first = _window(sentences, hit, length, rng)
-        return Reading(TextPassage(key, tuple(window)), question, answer, hit - first)
+    def reading(self, rng: Random, key: str, paragraph: Paragraph, length: int) -> Reading:
+        """A window of about `length` characters of a paragraph, with some of the questions that it answers."""
+        window, first = _window(paragraph.sentences, rng.choice(paragraph.asked).sentence, length, rng)
+        within = [ask for ask in paragraph.asked if first <= ask.sentence < first + len(window)]
+        about = [f"{paragraph.title}\n"] if rng.random() < _TITLED else []
+        passage = TextPassage(key, (*about, *window), paragraph.title)
+        return _ask(passage, rng.sample(within, k=min(len(within), _MOST_ASKED)), len(about) - first)
 
     def cloze(self, rng: Random, key: str, length: int) -> Reading | None:
         """A question cut out of plain text: a name or number is left out of a sentence and asked for.
@@ -124,7 +142,13 @@ class RealText:
         question = " ".join(words).strip(" ,;:") + "?"
         about = [f"{title}\n"] if title and title not in "".join(window) else []
         passage = TextPassage(key, (*about, *window), title)
-        return Reading(passage, question[0].upper() + question[1:], answer, hit - first + len(about))
+        asked = Labelled(question[0].upper() + question[1:], answer, hit)
+        return _ask(passage, [asked], len(about) - first)
+
+
+def _ask(passage: TextPassage, asked: Sequence[Labelled], shift: int) -> Reading:
+    """A reading whose questions count the sentences from `shift` further on."""
+    return Reading(passage, tuple(replace(ask, sentence=ask.sentence + shift) for ask in asked))
 
 
 def _window(sentences: Sequence[str], hit: int, length: int, rng: Random) -> tuple[list[str], int]:
@@ -143,14 +167,24 @@ def _window(sentences: Sequence[str], hit: int, length: int, rng: Random) -> tup
     return window, first
 
 
-def _squad(path: Path) -> Iterator[tuple[str, str, str, int]]:
-    """(paragraph, question, answer, where the answer starts) of a file in SQuAD's format."""
+def _squad(path: Path) -> Iterator[list[Paragraph]]:
+    """The paragraphs of each article of a file in SQuAD's format, with their questions with short answers."""
     for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
+        title = article["title"].replace("_", " ")
+        paragraphs = []
         for paragraph in article["paragraphs"]:
-            for item in paragraph["qas"]:
-                answer = item["answers"][0]
-                if len(answer["text"]) <= 60:
-                    yield paragraph["context"], item["question"].strip(), answer["text"], answer["answer_start"]
+            sentences = split_sentences(paragraph["context"])
+            ends = list(accumulate(map(len, sentences)))
+            asked = tuple(
+                Labelled(item["question"].strip(), answer["text"], bisect_right(ends, answer["answer_start"]))
+                for item in paragraph["qas"]
+                for answer in item["answers"][:1]
+                if len(answer["text"]) <= _LONGEST_ANSWER
+            )
+            if asked:
+                paragraphs.append(Paragraph(title, tuple(sentences), asked))
+        if paragraphs:
+            yield paragraphs
 
 
 def _entity_names(path: Path, templates_path: Path) -> dict[str, list[str]]:

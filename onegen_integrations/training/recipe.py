@@ -156,4 +156,5 @@ def _tokenizer_texts(seed: int, real_text: RealText | None) -> Iterator[str]:
             yield from (question.text for question in world.questions(passage))
     if real_text is not None:
         yield from (text for _, text in islice(real_text.passages, 12_000))
-        yield from (question for _, question, _, _ in real_text.questions)
+        for article in real_text.articles:
+            yield from (ask.question for paragraph in article for ask in paragraph.asked)

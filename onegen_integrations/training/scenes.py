@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -22,8 +23,12 @@ from onegen_integrations.training.names import NameSource
 from onegen_integrations.training.real_text import TextPassage, split_sentences
 from onegen_integrations.training.worlds import Question, noisy, sentence_case
 
+_FILE_TYPES = ("md", "txt", "pdf", "html", "docx")
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _TITLED = 0.2  # share of documents that carry their title although their text names it, too
+_SPLIT = 0.35  # share of the longer documents that are in two pieces
+_FEW_SENTENCES = 3  # a document of so many is not split
+_DESCRIBED = 0.15  # share of documents with their metadata above the text, as LlamaIndex hands them over
 
 
 @dataclass(frozen=True)
@@ -78,39 +83,84 @@ def _scene(data: Mapping[str, Any]) -> Scene:
 def draw_scene(scene: Scene, key: str, names: NameSource, rng: Random) -> DrawnScene:
     """Fill the slots of a scene; its passages get the keys `{key}-{number}`."""
     values = _SlotValues(names, rng)
-    passages = tuple(
-        TextPassage(f"{key}-{number}", tuple(_sentences(values.fill(title), values.fill(text), rng)))
-        for number, (title, text) in enumerate(scene.documents)
+    numbers = count()
+    documents = [
+        [
+            TextPassage(f"{key}-{next(numbers)}", tuple(sentences))
+            for sentences in _pieces(values.fill(title), values.fill(text), names, rng)
+        ]
+        for title, text in scene.documents
+    ]
+    questions = (_question(fact, documents, values, rng) for fact in scene.facts)
+    return DrawnScene(
+        tuple(passage for passages in documents for passage in passages),
+        tuple(question for question in questions if question is not None),
     )
-    questions = (_question(fact, passages, values, rng) for fact in scene.facts)
-    return DrawnScene(passages, tuple(question for question in questions if question is not None))
 
 
-def _sentences(title: str, text: str, rng: Random) -> list[str]:
-    """The text in sentences, its title in a line of its own above them where the text lacks it, and now and then else.
+def _pieces(title: str, text: str, names: NameSource, rng: Random) -> list[list[str]]:
+    """A document in sentences, in one piece or in two, each with what stands above it.
 
-    The package splits files into passages in that way.
+    That is the title, in a line of its own, where the text lacks it or is in two pieces, and now and then else; the
+    package splits files into passages in that way. Some have lines of metadata there instead.
     """
     sentences = split_sentences(sentence_case(text))
+    if rng.random() < _DESCRIBED:
+        return [[*_metadata(title, names, rng), *sentences]]
+    heading = f"{sentence_case(title)}\n"
+    if len(sentences) > _FEW_SENTENCES and rng.random() < _SPLIT:
+        middle = rng.randint(2, len(sentences) - 2)
+        return [[heading, *sentences[:middle]], [heading, sentences[middle].lstrip(), *sentences[middle + 1 :]]]
     titled = title.casefold() not in text.casefold() or rng.random() < _TITLED
-    return [f"{sentence_case(title)}\n", *sentences] if titled else sentences
+    return [[heading, *sentences] if titled else sentences]
 
 
-def _question(fact: Fact, passages: Sequence[TextPassage], values: _SlotValues, rng: Random) -> Question | None:
-    """The question, or None where the values drawn have torn its answer apart."""
-    read = tuple(passages[number] for number in fact.documents)
-    answer = _as_it_stands(values.fill(fact.answer), read[-1].text)
-    bridge = _as_it_stands(values.fill(fact.bridge), read[0].text) if fact.bridge is not None else None
-    if answer is None or (fact.bridge is not None and bridge is None):
-        return None
-    sentence = next((i for i, text in enumerate(read[-1].sentences) if answer in text), 0)
-    text = noisy(sentence_case(values.fill(rng.choice(fact.questions))), rng)
-    return Question(text, answer, read, bridge, sentence)
+def _metadata(title: str, names: NameSource, rng: Random) -> list[str]:
+    """Lines of metadata about a document, the title among them, and an empty line."""
+    file = f"{re.sub(r'[^a-z0-9]+', rng.choice('-_'), title.casefold()).strip('-_')}.{rng.choice(_FILE_TYPES)}"
+    folder = rng.choice(("", "docs/", "data/", f"/{names.draw('word', rng).lower()}/"))
+    fields = {
+        "title": sentence_case(title),
+        rng.choice(("source", "file_name", "file_path", "url")): folder + file,
+        rng.choice(("page", "page_label", "chunk", "section", "id")): names.draw("number", rng),
+        rng.choice(("author", "created_by")): names.draw("person", rng),
+        rng.choice(("date", "last_modified_date")): names.draw("date", rng),
+        rng.choice(("topic", "category", "tags")): names.draw("word", rng).lower(),
+    }
+    others = rng.sample(sorted(fields.keys() - {"title"}), k=rng.randint(0, 3))
+    keys = rng.sample(["title", *others], k=1 + len(others))
+    lines = [f"{key}: {fields[key]}\n" for key in keys]
+    return [*lines[:-1], lines[-1] + "\n"]
 
 
-def _as_it_stands(answer: str, text: str) -> str | None:
-    """The answer as the text writes it, where a sentence may begin with it."""
-    return next((form for form in (answer, sentence_case(answer)) if form in text), None)
+def _question(
+    fact: Fact, documents: Sequence[Sequence[TextPassage]], values: _SlotValues, rng: Random
+) -> Question | None:
+    """The question, or None where no piece of a document states its answer, or two of them do."""
+    wanted = (fact.answer,) if fact.bridge is None else (fact.bridge, fact.answer)
+    read = []
+    for number, text in zip(fact.documents, wanted, strict=True):
+        stated = _stated(values.fill(text), documents[number])
+        if stated is None:
+            return None
+        read.append(stated)
+    (_, bridge), (passage, answer) = read[0], read[-1]
+    return Question(
+        noisy(sentence_case(values.fill(rng.choice(fact.questions))), rng),
+        answer,
+        tuple(passage for passage, _ in read),
+        bridge if len(read) > 1 else None,
+        next((i for i, sentence in enumerate(passage.sentences) if answer in sentence), 0),
+    )
+
+
+def _stated(value: str, pieces: Sequence[TextPassage]) -> tuple[TextPassage, str] | None:
+    """The one piece that states a value, and the value as it is written there, where a sentence may begin with it."""
+    for form in (value, sentence_case(value)):
+        found = [piece for piece in pieces if form in piece.text]
+        if found:
+            return (found[0], form) if len(found) == 1 else None
+    return None
 
 
 class _SlotValues:

@@ -38,17 +38,27 @@ class Segment:
         return self.start + len(self.ids)
 
 
+@dataclass(frozen=True)
+class Query:
+    """Where a query token stands, and the keys of the documents that are right and, of their groups, wrong."""
+
+    segment: int
+    offset: int
+    right: frozenset[str]
+    wrong: frozenset[str] = frozenset()
+
+
 @dataclass
 class TrainingSequence:
     """A tree of segments with the places of its retrieval tokens.
 
-    queries: (segment, offset, keys of the passages that are right). documents: (segment, offset, key, group): two
-    documents of one group never count as each other's negatives. pointers: (segment, offset) that writes a token, and
-    (segment, offset) where that token is read. source: what kind of data it is, for the metrics.
+    documents: (segment, offset, key, group): for a query, documents of a group with a right one are neither right nor
+    wrong, unless the query names them. pointers: (segment, offset) that writes a token, and (segment, offset) where
+    that token is read. source: what kind of data it is, for the metrics.
     """
 
     segments: list[Segment] = field(default_factory=list)
-    queries: list[tuple[int, int, frozenset[str]]] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
     documents: list[tuple[int, int, str, str]] = field(default_factory=list)
     pointers: list[tuple[int, int, int, int]] = field(default_factory=list)
     source: str = ""
@@ -119,7 +129,7 @@ def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Ba
     segment_sources: list[str] = []
     query_sources: list[str] = []
     query_at, document_at, pointer_at = [], [], []
-    wanted: list[frozenset[str]] = []
+    queries: list[Query] = []
     keys: list[str] = []
     groups: list[str] = []
     for row, sequences in enumerate(rows):
@@ -146,18 +156,18 @@ def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Ba
             at = positions[row, span]
             visible[row, span, span] = sees[owner[:, None], owner[None, :]] & (at[None, :] <= at[:, None])
             pointer_at += [(row, starts[s] + i, starts[t] + j) for s, i, t, j in sequence.pointers]
-            query_at += [(row, starts[s] + offset) for s, offset, _ in sequence.queries]
-            wanted += [positives for _, _, positives in sequence.queries]
+            query_at += [(row, starts[query.segment] + query.offset) for query in sequence.queries]
+            queries += sequence.queries
             query_sources += [sequence.source] * len(sequence.queries)
             document_at += [(row, starts[s] + offset) for s, offset, _, _ in sequence.documents]
             keys += [key for _, _, key, _ in sequence.documents]
             groups += [group for _, _, _, group in sequence.documents]
         np.fill_diagonal(visible[row, column:, column:], val=True)  # padding sees itself: no row without a key
-    positive = np.array([[key in positives for key in keys] for positives in wanted], dtype=bool)
-    positive = positive.reshape(len(wanted), len(keys))
-    # A document of the same group as a right one is neither right nor wrong.
+    shape = (len(queries), len(keys))
+    positive = np.array([[key in query.right for key in keys] for query in queries], dtype=bool).reshape(shape)
+    wrong = np.array([[key in query.wrong for key in keys] for query in queries], dtype=bool).reshape(shape)
     same_group = np.array([[a == b for b in groups] for a in groups], dtype=bool).reshape(len(groups), len(groups))
-    candidate = positive | ~(positive @ same_group)
+    candidate = positive | wrong | ~(positive @ same_group)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         positions=torch.from_numpy(positions),
