@@ -10,6 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onegen_integrations.config import BUNDLED, BUNDLED_NAME
+from onegen_integrations.errors import FingerprintMismatchError
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
@@ -22,13 +23,17 @@ class LazyModel:
 
     Args:
         checkpoint: a folder, a hub id, a `OneGen` that is loaded already, or None for the bundled checkpoint.
+        fingerprint: of the weights that must be found, where it is known.
         **settings: as `OneGen.from_pretrained` takes them.
     """
 
-    def __init__(self, checkpoint: str | Path | OneGen | None = None, **settings: Any) -> None:
+    def __init__(
+        self, checkpoint: str | Path | OneGen | None = None, *, fingerprint: str | None = None, **settings: Any
+    ) -> None:
         given = checkpoint is None or isinstance(checkpoint, (str, Path))
         self._model: OneGen | None = None if given else checkpoint  # type: ignore[assignment]
         self._checkpoint: str | Path | None = checkpoint if given else None  # type: ignore[assignment]
+        self._expected = fingerprint
         self._settings = settings
         self._lock = Lock()
 
@@ -49,6 +54,11 @@ class LazyModel:
             return f"{self._model.name} ({self._model.fingerprint})"
         return str(self._checkpoint or BUNDLED_NAME)
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the weights that are loaded, or that must be found; None where neither is known."""
+        return self._expected if self._model is None else self._model.fingerprint
+
     def declared_context_window(self) -> int | None:
         """How many positions the model can hold, read without its weights; None where that cannot be told."""
         if self._model is not None:
@@ -61,14 +71,41 @@ class LazyModel:
         return window if isinstance(window, int) else None
 
     def get(self) -> OneGen:
-        """The model; loads it where that has not been done yet."""
+        """The model; loads it where that has not been done yet.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+            ConfigError: it has no config, or one that does not fit.
+            FingerprintMismatchError: other weights were found than those that are expected.
+        """
         if self._model is None:
             with self._lock:
                 if self._model is None:
-                    from onegen_integrations.model import OneGen
-
-                    self._model = OneGen.from_pretrained(self._checkpoint, **self._settings)
+                    self._model = self._load()
         return self._model
+
+    def _load(self) -> OneGen:
+        from onegen_integrations.model import OneGen
+
+        model = OneGen.from_pretrained(self._checkpoint, **self._settings)
+        if self._expected not in (None, model.fingerprint):
+            msg = (
+                f"The weights of {model.name!r} have the fingerprint {model.fingerprint}, but {self._expected} is"
+                " expected: the checkpoint has changed, or the model that this was made from stands in no folder. Save"
+                " that model with save_pretrained, and give its folder, or give the model itself."
+            )
+            raise FingerprintMismatchError(msg)
+        return model
+
+
+def loading_settings(model: OneGen) -> dict[str, Any]:
+    """Settings by which another process can load the same model, where it was loaded from somewhere."""
+    return {
+        "checkpoint": model.model.name_or_path or None,
+        "config": model.config,
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "fingerprint": model.fingerprint,
+    }
 
 
 async def iterate_in_thread(items: Generator[_Item, None, None]) -> AsyncGenerator[_Item, None]:

@@ -11,6 +11,7 @@ from chromadb.utils.embedding_functions import register_embedding_function
 from onegen_integrations.chroma.collection import SPACE
 from onegen_integrations.config import OneGenConfig
 from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
+from onegen_integrations.serving import LazyModel, loading_settings
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
@@ -53,18 +54,16 @@ class OneGenEmbeddingFunction(EmbeddingFunction[Documents]):
         if model is not None and checkpoint is not None:
             msg = f"model= and checkpoint={str(checkpoint)!r} are both given; give the one or the other."
             raise InvalidInputError(msg)
-        self._loaded = model
-        self._checkpoint = str(checkpoint) if checkpoint is not None else None
-        self._config = config
-        self._device = device
-        self._dtype = dtype
-        self._revision = revision
-        self._adapter = str(adapter) if adapter is not None else None
-        self._fingerprint = fingerprint
-        if model is not None:
-            self._checkpoint = model.model.name_or_path or None
-            self._config = model.config
-            self._dtype = str(model.model.dtype).removeprefix("torch.")
+        settings: dict[str, Any] = {
+            "checkpoint": str(checkpoint) if checkpoint is not None else None,
+            "config": config,
+            "dtype": dtype,
+            "revision": revision,
+            "adapter": str(adapter) if adapter is not None else None,
+            "fingerprint": fingerprint,
+        }
+        self._settings = settings | (loading_settings(model) if model is not None else {})
+        self._lazy = LazyModel(**settings, device=device) if model is None else LazyModel(model)
 
     def __call__(self, input: Documents) -> Embeddings:  # noqa: A002 (Chroma's name)
         """Document vectors, float32 [dim] of unit length for each text.
@@ -74,11 +73,11 @@ class OneGenEmbeddingFunction(EmbeddingFunction[Documents]):
             ContextWindowError: one does not fit.
             FingerprintMismatchError: the weights are not those that made the collection's vectors.
         """
-        return list(self._model.embed_documents(input))
+        return list(self._lazy.get().embed_documents(input))
 
     def embed_query(self, input: Documents) -> Embeddings:  # noqa: A002
         """Query vectors; they differ from document vectors of the same texts. Errors are those of a call."""
-        return list(self._model.embed_queries(input))
+        return list(self._lazy.get().embed_queries(input))
 
     @staticmethod
     def name() -> str:
@@ -94,14 +93,10 @@ class OneGenEmbeddingFunction(EmbeddingFunction[Documents]):
 
         The device is a matter of the machine. The fingerprint is there once the weights are.
         """
-        config = self._config.to_dict() if isinstance(self._config, OneGenConfig) else self._config
-        return {
-            "checkpoint": self._checkpoint,
-            "config": config,
-            "dtype": self._dtype,
-            "revision": self._revision,
-            "adapter": self._adapter,
-            "fingerprint": self._loaded.fingerprint if self._loaded is not None else self._fingerprint,
+        config = self._settings["config"]
+        return self._settings | {
+            "config": config.to_dict() if isinstance(config, OneGenConfig) else config,
+            "fingerprint": self._lazy.fingerprint,
         }
 
     @staticmethod
@@ -126,27 +121,3 @@ class OneGenEmbeddingFunction(EmbeddingFunction[Documents]):
                 " add the texts there."
             )
             raise FingerprintMismatchError(msg)
-
-    @property
-    def _model(self) -> OneGen:
-        if self._loaded is not None:
-            return self._loaded
-        from onegen_integrations.model import OneGen
-
-        model = OneGen.from_pretrained(
-            self._checkpoint,
-            config=self._config,
-            device=self._device,
-            dtype=self._dtype,
-            revision=self._revision,
-            adapter=self._adapter,
-        )
-        if self._fingerprint not in (None, model.fingerprint):
-            msg = (
-                f"The weights of {self._checkpoint or 'the bundled checkpoint'} have the fingerprint"
-                f" {model.fingerprint}, but the collection's vectors were made with {self._fingerprint}. Open the"
-                " collection with embedding_function=OneGenEmbeddingFunction(model=...) and the model that made them."
-            )
-            raise FingerprintMismatchError(msg)
-        self._loaded = model
-        return model

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--worlds", type=positive, default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="public data sets, for the published benchmarks")
-    parser.add_argument("--limit", type=positive, metavar="N", help="at most so many questions of each kind")
+    parser.add_argument("--limit", type=positive, metavar="N", help="answer at most so many questions of each kind")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_model_options(parser)
 

@@ -147,7 +147,7 @@ def evaluate_benchmark(
         benchmark: a corpus with questions.
         chunk_tokens: longer texts are cut into chunks of so many tokens, as `onegen index` cuts files, and a row says
             how many were; None: none is.
-        limit: ask at most so many questions, evenly spread; the corpus is always whole.
+        limit: answer at most so many questions, evenly spread; recall is over all of them.
         max_new_tokens: of one answer.
         progress: show progress bars.
 
@@ -155,7 +155,7 @@ def evaluate_benchmark(
         ContextWindowError: a passage does not fit the model and was not to be cut.
         ImportError: the package bm25s is not installed, or langchain-text-splitters where passages are to be cut.
     """
-    questions = evenly(benchmark.questions, limit)
+    questions = benchmark.questions
     texts = [question.text for question in questions]
     chunks, cut = chunks_for(model, benchmark.passages, chunk_tokens)
     depth = _search_depth(chunks)
@@ -174,7 +174,8 @@ def evaluate_benchmark(
                     recall_at_k(passages, question.gold, k)
                 )
     broken_off = 0
-    for question in tqdm(questions, desc=benchmark.name, unit="answer", disable=not progress):
+    answered = evenly(questions, limit)
+    for question in tqdm(answered, desc=benchmark.name, unit="answer", disable=not progress):
         generation = answer(model, question.text, passages=source, max_new_tokens=max_new_tokens)
         broken_off += generation.finish_reason == "error"
         scores[benchmark.name, "EM"].append(exact_match(generation.answer, question.answers))
@@ -182,7 +183,7 @@ def evaluate_benchmark(
         scores[benchmark.name, "F1"].append(word_f1)
     return [
         *mean_rows(scores),
-        Row(benchmark.name, "answers broken off, context full", broken_off, n=len(questions)),
+        Row(benchmark.name, "answers broken off, context full", broken_off, n=len(answered)),
         Row(benchmark.name, "passages cut into chunks", cut, n=len(benchmark.passages)),
     ]
 

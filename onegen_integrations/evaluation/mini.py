@@ -73,8 +73,7 @@ def evaluate_mini(
         worlds: how many worlds.
         passages: of one world, about.
         data: folder of the public data sets, for the published benchmarks; see `benchmarks`.
-        limit: answer at most so many questions of each kind, in each world and in each set; recall is over all of them,
-            but for the benchmarks, see `evaluate_benchmark`.
+        limit: answer at most so many questions of each kind, in each world and in each set; recall is over all of them.
         chunk_tokens: see `evaluate_benchmark`.
         progress: show progress bars.
 

@@ -10,8 +10,8 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, fie
 from llama_index.core.schema import BaseComponent
 
 from onegen_integrations.config import OneGenConfig
-from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
-from onegen_integrations.serving import LazyModel
+from onegen_integrations.errors import InvalidInputError
+from onegen_integrations.serving import LazyModel, loading_settings
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
@@ -72,7 +72,8 @@ class OneGenComponent(BaseComponent):
             self._lazy = model._lazy  # noqa: SLF001 (its own class)
         elif model is None or isinstance(model, (str, Path)):
             config = OneGenConfig.from_dict(self.config) if isinstance(self.config, dict) else self.config
-            self._lazy = LazyModel(self.model, **{name: getattr(self, name) for name in _SETTINGS} | {"config": config})
+            loading = {name: getattr(self, name) for name in ("fingerprint", *_SETTINGS)} | {"config": config}
+            self._lazy = LazyModel(self.model, **loading)
         else:
             self._lazy = LazyModel(model)
 
@@ -96,15 +97,7 @@ class OneGenComponent(BaseComponent):
             ConfigError: it has no config, or one that does not fit.
             FingerprintMismatchError: other weights were found than `fingerprint` says.
         """
-        model = self._lazy.get()
-        if self.fingerprint not in (None, model.fingerprint):
-            msg = (
-                f"The weights of {model.name!r} have the fingerprint {model.fingerprint}, but {self.fingerprint} is"
-                " expected: the checkpoint has changed, or the model that this was made from stands in no folder. Save"
-                " the model with save_pretrained, and give that folder as model=."
-            )
-            raise FingerprintMismatchError(msg)
-        return model
+        return self._lazy.get()
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: value for name, value in self.__dict__.items() if name not in _BOUND_TO_PROCESS}
@@ -127,9 +120,5 @@ def _settings_of(model: OneGen | OneGenComponent) -> dict[str, Any]:
     """Settings that load the same model, where it was loaded from somewhere."""
     if isinstance(model, OneGenComponent):
         return {name: getattr(model, name) for name in ("model", "fingerprint", *_SETTINGS)}
-    return {
-        "model": model.model.name_or_path or None,
-        "config": model.config.to_dict(),
-        "dtype": str(model.model.dtype),
-        "fingerprint": model.fingerprint,
-    }
+    settings = loading_settings(model)
+    return settings | {"model": settings.pop("checkpoint"), "config": model.config.to_dict()}

@@ -679,7 +679,7 @@ def test_the_configuration_is_json_and_builds_the_same_function(model, tiny_fold
 
 def test_a_restored_function_refuses_weights_that_did_not_make_the_vectors(tiny, tiny_folder):
     config = OneGenEmbeddingFunction(model=tiny("qwen2")).get_config() | {"checkpoint": str(tiny_folder)}
-    with pytest.raises(FingerprintMismatchError, match=r"OneGenEmbeddingFunction\(model=\.\.\.\)"):
+    with pytest.raises(FingerprintMismatchError, match="or give the model itself"):
         OneGenEmbeddingFunction.build_from_config(config)(["Text."])
 
 

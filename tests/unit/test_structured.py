@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Collection
 from dataclasses import replace
@@ -163,7 +164,7 @@ def test_bad_input_says_what_to_do(model: OneGen, options: dict[str, Any], messa
 
 
 def test_tools_are_told_to_a_template_that_knows_none() -> None:
-    tokenizer = tiny_tokenizer()
+    tokenizer = copy.deepcopy(tiny_tokenizer())
     tokenizer.chat_template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
     codec = OneGen(tiny_model("llama", len(tokenizer)), tokenizer, OneGenConfig.preset("mini")).codec
     parts = codec.prompt("Hello", tools=[CITY])
