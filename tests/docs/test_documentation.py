@@ -106,6 +106,8 @@ def own_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("page", with_blocks("python"), ids=name_of)
 def test_the_python_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    Path("notes").mkdir()
+    Path("notes", "orders.txt").write_text("Orders above 500 euros are signed by Velkorin Tarm.\n", encoding="utf-8")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.language == "python" and block.not_run is None:
@@ -144,7 +146,7 @@ def test_the_commands_of_a_page_are_commands(page: Path, capsys: pytest.CaptureF
                 assert set(words[1:end]) <= targets, where
             elif words[:1] == ["python"] and words[1].endswith(".py"):
                 assert (ROOT / words[1]).is_file(), where
-            for named in re.findall(r"onegen-integrations\[([\w,-]+)\]", line):
+            for named in re.findall(r"(?:onegen-integrations|\.)\[([\w,-]+)\]", line):
                 assert set(named.split(",")) <= extras, where
 
 
