@@ -1,8 +1,9 @@
 """LlamaIndex over the demo knowledge base: how many of 25 questions are answered right, from the right source.
 
-Run `python benchmarks/llama_index_demo.py`; it needs the extra `llama-index`, and no network. The framework's own
-engine embeds the question, retrieves, and puts what it found into a prompt; `OneGenQueryEngine` retrieves while it
-answers.
+    python benchmarks/llama_index_demo.py
+
+It needs the extra `llama-index`, and no network. The framework's own engine embeds the question, retrieves, and puts
+what it found into a prompt; `OneGenQueryEngine` retrieves while it answers.
 """
 
 import time

@@ -51,14 +51,19 @@ def execute(notebook: NotebookNode) -> NotebookNode:
 
 
 def stripped(notebook: NotebookNode) -> NotebookNode:
-    """Without what differs from run to run: times, versions, and where the kernel cuts printed text."""
+    """Without what differs from run to run: times, versions, progress, and where the kernel cuts printed text."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         for key in set(cell.metadata) - {"tags"}:
             del cell.metadata[key]
         if cell.cell_type == "code":
-            cell.outputs = joined(cell.outputs)
+            cell.outputs = joined([output for output in cell.outputs if not is_progress(output)])
     return notebook
+
+
+def is_progress(output: NotebookNode) -> bool:
+    """Whether it is the bar that a `Trainer` draws."""
+    return "<progress" in output.get("data", {}).get("text/html", "")
 
 
 def joined(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:

@@ -14,7 +14,7 @@ HELP = "answer one question"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("question")
+    parser.add_argument("question", help="what to ask")
     parser.add_argument("--json", action="store_true", help="print one JSON object when the answer is complete")
     add_store_options(parser)
     add_answer_options(parser)

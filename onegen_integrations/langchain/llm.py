@@ -39,7 +39,8 @@ class OneGenLLM(BaseChatModel, Embeddings):
     ```python
     llm = OneGenLLM()
     store = OneGenChroma.from_texts(texts, llm, persist_directory="db")
-    chain = create_retrieval_chain(store.as_retriever(), create_stuff_documents_chain(llm, prompt))
+    answer = create_stuff_documents_chain(llm, prompt)
+    chain = create_retrieval_chain(store.as_retriever(), answer)
     ```
 
     Attributes:

@@ -100,7 +100,10 @@ def open_vector_store(
             embed_model=llm.as_embed_model(),
         )
         ...
-        index = VectorStoreIndex.from_vector_store(open_vector_store(llm, path="db"), embed_model=llm.as_embed_model())
+        store = open_vector_store(llm, path="db")
+        index = VectorStoreIndex.from_vector_store(
+            store, embed_model=llm.as_embed_model()
+        )
 
     The collection compares by cosine similarity and remembers the fingerprint of the model, whose weights are loaded
     for that.

@@ -45,9 +45,10 @@ _ALIASES: Final = {"max_tokens": "max_new_tokens"}
 class OneGenLLM(OneGenComponent, StructuredCalls):
     """The model that writes and embeds, as chat model, completion model and function calling model.
 
-        llm = OneGenLLM()                      # the bundled checkpoint; or a folder, a hub id, a OneGen
+        llm = OneGenLLM()  # the bundled checkpoint
         Settings.llm, Settings.embed_model = llm, llm.as_embed_model()
-        Settings.tokenizer = llm.tokenize      # so that engines and splitters count tokens as the model does
+        # so that engines and splitters count tokens as the model does
+        Settings.tokenizer = llm.tokenize
 
     Nothing is loaded before it is needed. Every call takes the fields `max_tokens` (or `max_new_tokens`),
     `temperature`, `top_p`, `seed` and `stop` as keyword arguments, and the other options of `OneGen.generate`:
