@@ -1,11 +1,12 @@
-"""LlamaIndex over the demo knowledge base: how many of 25 questions are answered right, from the right source.
+"""LlamaIndex over the demo knowledge base: how many questions are answered right, from the right source.
 
-    python benchmarks/llama_index_demo.py
+    python benchmarks/llama_index_demo.py [--questions 25]
 
 It needs the extra `llama-index`, and no network. The framework's own engine embeds the question, retrieves, and puts
 what it found into a prompt; `OneGenQueryEngine` retrieves while it answers.
 """
 
+import argparse
 import time
 from tempfile import TemporaryDirectory
 
@@ -16,8 +17,10 @@ from onegen_integrations.evaluation.mini import demo_questions
 from onegen_integrations.evaluation.runner import evenly
 from onegen_integrations.llama_index import OneGenLLM, OneGenQueryEngine, open_vector_store
 
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--questions", type=int, default=25, help="how many, evenly spread (default: %(default)s)")
 demo = demo_questions()
-asked = evenly([question for question in demo.questions if question.hops == 1], 25)
+asked = evenly([question for question in demo.questions if question.hops == 1], parser.parse_args().questions)
 
 llm = OneGenLLM(max_tokens=96)
 Settings.llm, Settings.embed_model, Settings.tokenizer = llm, llm.as_embed_model(), llm.tokenize

@@ -59,6 +59,8 @@ class Forward:
                 " decoder-only model with rotary or learned positions."
             )
             raise UnsupportedModelError(msg)
+        # transformers 5.24 renames the argument.
+        self._cache_argument = "cache" if "cache" in signature(self.decoder.forward).parameters else "past_key_values"
         self.layers: int = config.num_hidden_layers
         self._lock = Lock()  # a hook sees every forward of the model, whichever thread runs it
         self._window: int | None = getattr(config, "sliding_window", None)
@@ -99,7 +101,7 @@ class Forward:
             "input_ids": input_ids,
             "position_ids": positions,
             "attention_mask": self._mask(visible, positions, keys),
-            "past_key_values": cache,
+            self._cache_argument: cache,
             "use_cache": cache is not None,
         }
         with self._lock:

@@ -44,7 +44,9 @@ class OneGenEmbeddings(BaseModel, Embeddings):
         if self.llm is not None and given:
             msg = f"llm= and {sorted(given)} are both given; the llm has settings of its own, so give one of them."
             raise ValueError(msg)
-        self._llm = self.llm if self.llm is not None else OneGenLLM(**given)
+        # pydantic calls this again for an object that becomes a field of another one: the weights stay.
+        if not hasattr(self, "_llm"):
+            self._llm = self.llm if self.llm is not None else OneGenLLM(**given)
         return self
 
     @property

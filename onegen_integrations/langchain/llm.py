@@ -87,8 +87,10 @@ class OneGenLLM(BaseChatModel, Embeddings):
 
     @model_validator(mode="after")
     def _set_onegen_version(self) -> Self:
-        self._add_version("onegen-integrations", __version__)
-        self._lazy = LazyModel(self.model, **self._loading())
+        # pydantic calls this again for an object that becomes a field of another one: the weights stay.
+        if not hasattr(self, "_lazy"):
+            self._add_version("onegen-integrations", __version__)
+            self._lazy = LazyModel(self.model, **self._loading())
         return self
 
     def _loading(self) -> dict[str, Any]:

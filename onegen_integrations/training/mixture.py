@@ -42,6 +42,7 @@ _REAL = ("squad", "cloze")
 _READING_WEIGHT = 0.1  # of the next-token loss over passages of real text, beside 1 for answers
 _MOST_DRAWS = 200  # of one kind in a step: where a tokenizer makes all of them too long for a row, the kind is left out
 _LONG_STEPS = 0.2  # share of the steps with long rows
+_DESCRIBED = 0.15  # share of the scenes' documents with metadata above the text
 _WINDOWS = (60, 200, 350, 450)  # characters of a paragraph that are taken as a passage
 
 
@@ -197,12 +198,13 @@ class _Draw:
         questions = [question for question in self._scene(key).questions if question.hops > 1]
         return self._hops(self.rng.choice(questions)) if questions else None
 
-    def _scene(self, key: str) -> DrawnScene:
-        return draw_scene(self.rng.choice(scene_bank()), key, self._names, self.rng)
+    def _scene(self, key: str, described: float = _DESCRIBED) -> DrawnScene:
+        return draw_scene(self.rng.choice(scene_bank()), key, self._names, self.rng, described=described)
 
     def _make_stuffed(self, key: str) -> TrainingSequence:
         if self.rng.random() < 0.4:
-            scenes = [self._scene(f"{key}-{number}") for number in range(self.rng.randint(1, 3))]
+            described = self.rng.choice((0.0, 0.0, 1.0))  # a framework writes all documents of a prompt alike
+            scenes = [self._scene(f"{key}-{number}", described) for number in range(self.rng.randint(1, 3))]
             texts = [passage.text for scene in scenes for passage in scene.passages][:5]
             pairs = [
                 (q.text, q.answer)

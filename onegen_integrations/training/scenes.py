@@ -28,7 +28,6 @@ _SLOT = re.compile(r"\{([^{}]+)\}")
 _TITLED = 0.2  # share of documents that carry their title although their text names it, too
 _SPLIT = 0.35  # share of the longer documents that are in two pieces
 _FEW_SENTENCES = 3  # a document of so many is not split
-_DESCRIBED = 0.15  # share of documents with their metadata above the text, as LlamaIndex hands them over
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,17 @@ def _scene(data: Mapping[str, Any]) -> Scene:
     )
 
 
-def draw_scene(scene: Scene, key: str, names: NameSource, rng: Random) -> DrawnScene:
-    """Fill the slots of a scene; its passages get the keys `{key}-{number}`."""
+def draw_scene(scene: Scene, key: str, names: NameSource, rng: Random, *, described: float = 0.0) -> DrawnScene:
+    """Fill the slots of a scene; its passages get the keys `{key}-{number}`.
+
+    described: share of the documents with their metadata above the text, as LlamaIndex hands them over.
+    """
     values = _SlotValues(names, rng)
     numbers = count()
     documents = [
         [
             TextPassage(f"{key}-{next(numbers)}", tuple(sentences))
-            for sentences in _pieces(values.fill(title), values.fill(text), names, rng)
+            for sentences in _pieces(values.fill(title), values.fill(text), names, rng, described)
         ]
         for title, text in scene.documents
     ]
@@ -98,14 +100,14 @@ def draw_scene(scene: Scene, key: str, names: NameSource, rng: Random) -> DrawnS
     )
 
 
-def _pieces(title: str, text: str, names: NameSource, rng: Random) -> list[list[str]]:
+def _pieces(title: str, text: str, names: NameSource, rng: Random, described: float) -> list[list[str]]:
     """A document in sentences, in one piece or in two, each with what stands above it.
 
     That is the title, in a line of its own, where the text lacks it or is in two pieces, and now and then else; the
     package splits files into passages in that way. Some have lines of metadata there instead.
     """
     sentences = split_sentences(sentence_case(text))
-    if rng.random() < _DESCRIBED:
+    if rng.random() < described:
         return [[*_metadata(title, names, rng), *sentences]]
     heading = f"{sentence_case(title)}\n"
     if len(sentences) > _FEW_SENTENCES and rng.random() < _SPLIT:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromadb import EphemeralClient
 from langchain_chroma import Chroma
 from langchain_classic.chains import create_history_aware_retriever, create_retrieval_chain
 from langchain_classic.chains.combine_documents import create_stuff_documents_chain
@@ -392,3 +393,19 @@ def test_embeddings_are_the_index_of_a_graph_store(llm: OneGenLLM) -> None:
     memory.put(("notes",), "a", {"text": PASSAGES[0].text})
     memory.put(("notes",), "b", {"text": PASSAGES[30].text})
     assert memory.search(("notes",), query=QUESTION, limit=1)[0].key == "a"
+
+
+def test_an_object_that_becomes_a_field_keeps_its_weights(mini: OneGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+
+    def load(*_: Any, **__: Any) -> OneGen:
+        loaded.append(mini)
+        return mini
+
+    monkeypatch.setattr(OneGen, "from_pretrained", load)
+    llm, alone = OneGenLLM(), OneGenEmbeddings()
+    for embeddings in (llm, OneGenEmbeddings(llm=llm), alone):
+        store = OneGenChroma.from_texts(["The canteen opens at 11:30."], embeddings, client=EphemeralClient())
+        OneGenRAG(llm=llm, vectorstore=store).invoke("When does the canteen open?")
+    _ = (RunnablePassthrough() | llm, alone.embed_query("Who?"), alone.model_copy().embed_query("Who?"))
+    assert len(loaded) == 2

@@ -31,18 +31,6 @@ class TestChatUnit(_Chat, ChatModelUnitTests):
 
 
 class TestChatIntegration(_Chat, ChatModelIntegrationTests):
-    @pytest.mark.xfail(reason="whether to call a tool, and what to make of its result, is beyond a 6 M model")
-    async def test_agent_loop(self, model: Any) -> None:
-        await super().test_agent_loop(model)
-
-    @pytest.mark.xfail(reason="a 6 M model calls the right function, but copies its argument wrongly")
-    def test_tool_calling(self, model: Any) -> None:
-        super().test_tool_calling(model)
-
-    @pytest.mark.xfail(reason="a 6 M model calls the right function, but copies its argument wrongly")
-    async def test_tool_calling_async(self, model: Any) -> None:
-        await super().test_tool_calling_async(model)
-
     @pytest.mark.xfail(reason="the bundled model's tokenizer and data know no Chinese or Japanese")
     def test_unicode_tool_call_integration(self, model: Any, *args: Any, **kwargs: Any) -> None:
         super().test_unicode_tool_call_integration(model, *args, **kwargs)
