@@ -352,7 +352,8 @@ def _load(
     except OneGenError:
         raise
     except Exception as error:  # what is wrong with a file surfaces as all kinds of errors
-        msg = f"{source} cannot be loaded as a causal language model: {error}"
+        what = f"{source}" if folder.is_dir() else f"There is no folder {source}, and as a hub id it"
+        msg = f"{what} cannot be loaded as a causal language model: {error}"
         raise CheckpointError(msg) from error
     return model, tokenizer
 

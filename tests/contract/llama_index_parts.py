@@ -95,3 +95,10 @@ def nearest(oracle: MemoryPassages, model: OneGen, question: str, k: int = 1) ->
 def sources(response: Any) -> list[tuple[str | None, float | None]]:
     """Ids and scores of the documents in a response."""
     return [(found.node.ref_doc_id, found.score) for found in response.source_nodes]
+
+
+def same_sources(one: Any, other: Any) -> bool:
+    """Whether two responses have the same documents, with scores that differ by no more than rounding does."""
+    ids, scores = zip(*sources(one), strict=True)
+    other_ids, other_scores = zip(*sources(other), strict=True)
+    return ids == other_ids and scores == pytest.approx(other_scores, abs=1e-5)
