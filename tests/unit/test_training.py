@@ -75,6 +75,16 @@ def test_training_on_fragments_matches_embed_fragments(model: OneGen) -> None:
     assert [key for _, _, key, _ in sequence.documents] == ["norvia#0", "norvia"]
 
 
+def test_a_fragment_that_ends_before_the_answer_is_wrong(model: OneGen) -> None:
+    asks = [Ask("What is the capital?", "Tolmar", 0, 0), Ask("Which river?", "the Esk", 0, 1)]
+    sequences = (ExampleBuilder(model.codec, Random(seed), 1024).one_hop([NORVIA], asks) for seed in range(20))
+    sequence = next(sequence for sequence in sequences if len(sequence.documents) == 2)
+    batch = pack([sequence], 300, 0)
+    assert [key for _, _, key, _ in sequence.documents] == ["norvia#0", "norvia"]
+    assert batch.positive.tolist() == [[True, True], [False, True]]
+    assert batch.candidate.tolist() == [[True, True], [True, True]]
+
+
 def test_a_multi_hop_sequence_is_what_generation_produces(model: OneGen) -> None:
     """The tokens of the tree in order are the final sequence of an answer, with the document tokens taken out."""
     builder = ExampleBuilder(model.codec, Random(0), 1024)
