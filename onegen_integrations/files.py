@@ -15,7 +15,7 @@ from onegen_integrations.passages import Passage
 from onegen_integrations.text import check_text
 
 SUFFIXES = (".jsonl", ".md", ".txt")
-RESERVED_METADATA = frozenset({"source", "chunk"})
+RESERVED_METADATA = frozenset({"root", "source", "chunk"})
 
 # Where a document is cut, the best place first: before a Markdown heading, between paragraphs, lines, sentences, words.
 SEPARATORS = [r"\n(?=#{1,6} )", r"\n\n", r"\n", r"(?<=[.!?]) |(?<=[。！？])", " ", ""]
@@ -23,17 +23,26 @@ SEPARATORS = [r"\n(?=#{1,6} )", r"\n\n", r"\n", r"(?<=[.!?]) |(?<=[。！？])",
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file to read; name: its path relative to the path that was given, with forward slashes."""
+    """A file to read.
+
+    root: absolute path of the folder that was given, or that holds the file that was given.
+    name: the file's path relative to `root`, with forward slashes.
+    """
 
     path: Path
+    root: Path
     name: str
 
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What `find_files` found; skipped: files of folders whose suffix is not one of `SUFFIXES`."""
+    """What `find_files` found.
+
+    folders: absolute paths of those that were given. skipped: files in them whose suffix is not one of `SUFFIXES`.
+    """
 
     files: tuple[SourceFile, ...]
+    folders: tuple[Path, ...]
     skipped: tuple[Path, ...]
 
 
@@ -41,10 +50,11 @@ class FoundFiles:
 class Document:
     """A text file, or one line of a JSON Lines file, before it is split.
 
-    source: name of its file. place: where it was read, for messages.
+    root, source: folder and name of its file, as of a `SourceFile`. place: where it was read, for messages.
     """
 
     id: str
+    root: str
     source: str
     place: str
     text: str
@@ -65,9 +75,10 @@ def find_files(paths: Iterable[str | Path]) -> FoundFiles:
     skipped: list[Path] = []
     for path in given:
         if path.is_dir():
+            root = path.resolve()
             for found in _files_below(path):
                 if found.suffix.lower() in SUFFIXES:
-                    files.setdefault(found.resolve(), SourceFile(found, found.relative_to(path).as_posix()))
+                    files.setdefault(found.resolve(), SourceFile(found, root, found.relative_to(path).as_posix()))
                 else:
                     skipped.append(found)
         elif not path.is_file():
@@ -77,13 +88,14 @@ def find_files(paths: Iterable[str | Path]) -> FoundFiles:
             msg = f"{path} has the suffix {path.suffix!r}; files that can be read end in {', '.join(SUFFIXES)}."
             raise InvalidInputError(msg)
         else:
-            files.setdefault(path.resolve(), SourceFile(path, path.name))
+            files.setdefault(path.resolve(), SourceFile(path, path.parent.resolve(), path.name))
     if not files:
         others = f" ({kinds_of(skipped)} there cannot be read)" if skipped else ""
         msg = f"No {', '.join(SUFFIXES)} files in {', '.join(map(str, given))}{others}."
         raise InvalidInputError(msg)
     _check_names(files.values())
-    return FoundFiles(tuple(files.values()), tuple(skipped))
+    folders = tuple(path.resolve() for path in given if path.is_dir())
+    return FoundFiles(tuple(files.values()), folders, tuple(skipped))
 
 
 def kinds_of(paths: Iterable[Path]) -> str:
@@ -114,7 +126,8 @@ def read_documents(files: Iterable[SourceFile]) -> Iterator[Document]:
 
 
 def _documents_of(file: SourceFile) -> Iterator[Document]:
-    _check_characters(file.name, f"The file name {file.name!r}")
+    whole = str(file.root / file.name)
+    _check_characters(whole, f"The path {whole!r}")
     content = _decoded(file.path)
     if file.path.suffix.lower() == ".jsonl":
         for number, line in enumerate(content.split("\n"), start=1):
@@ -124,7 +137,7 @@ def _documents_of(file: SourceFile) -> Iterator[Document]:
     _check_characters(content, str(file.path))
     if content.strip():
         title = markdown_title(content) if file.path.suffix.lower() == ".md" else ""
-        yield Document(file.name, file.name, str(file.path), content, title)
+        yield Document(file.name, str(file.root), file.name, str(file.path), content, title)
 
 
 def markdown_title(text: str) -> str:
@@ -148,7 +161,7 @@ def split_document(
     """Cut a document into passages of at most `chunk_tokens`, at the best places there are.
 
     A passage's id is the document's with the number of the chunk, from 1; its metadata are the document's with
-    `source`, `title` and `chunk`.
+    `root`, `source`, `title` and `chunk`.
 
     Args:
         document: what to cut.
@@ -179,7 +192,8 @@ def split_document(
     passages = []
     for number, chunk in enumerate(splitter.split_text(document.text), start=1):
         text = chunk if document.title.casefold() in chunk.casefold() else heading + chunk
-        own = {"source": document.source, "chunk": number} | ({"title": document.title} if document.title else {})
+        own = {"root": document.root, "source": document.source, "chunk": number}
+        own |= {"title": document.title} if document.title else {}
         passages.append(Passage(f"{document.id}#{number}", text, {**document.metadata, **own}))
     return passages
 
@@ -249,7 +263,8 @@ def _document_of_line(line: str, file: SourceFile, number: int) -> Document:
     document_id = f"{file.name}:{number}" if given_id is None else str(given_id)
     for name, value in (("text", text), ("title", title or ""), ("id", document_id)):
         _check_characters(value, f"{place}: {name!r}")
-    return Document(document_id, file.name, place, text, " ".join((title or "").split()), fields)
+    title = " ".join((title or "").split())
+    return Document(document_id, str(file.root), file.name, place, text, title, fields)
 
 
 def _json_object(line: str, place: str) -> dict[str, Any]:

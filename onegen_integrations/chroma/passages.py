@@ -26,10 +26,10 @@ from onegen_integrations.chroma.rows import (
     first_row_id,
     passage_id_of,
     row_ids,
-    scored_passage,
+    stored_passage,
 )
 from onegen_integrations.errors import ContextWindowError, InvalidInputError
-from onegen_integrations.passages import Passage, ScoredPassage, Vectors, check_top_k
+from onegen_integrations.passages import Passage, ScoredPassage, Vectors, check_top_k, scored
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
@@ -98,11 +98,9 @@ class ChromaPassages:
             InvalidInputError: `ids` is a single string.
             PassageStoreError: Chroma failed.
         """
-        if isinstance(ids, str):
-            msg = f"ids must be a list of strings, not one string; write [{ids!r}]."
-            raise InvalidInputError(msg)
+        listed = _listed(ids)
         with store_errors("delete passages"):
-            for step in _in_steps(list(dict.fromkeys(ids)), STEP):
+            for step in _in_steps(listed, STEP):
                 stored = self._first_rows(step)
                 if stored:
                     self._collection.delete(
@@ -136,6 +134,16 @@ class ChromaPassages:
         with store_errors("list passages"), filter_errors(where):
             rows = self._collection.get(where=where, include=[])["ids"]
         return list(dict.fromkeys(passage_id_of(row, fragmented=fragmented) for row in rows))
+
+    def get(self, ids: Iterable[str]) -> list[Passage]:
+        """The passages with these ids; ids that are not there are ignored.
+
+        Raises:
+            InvalidInputError: `ids` is a single string.
+            PassageStoreError: Chroma failed.
+        """
+        stored = self._first_rows(_listed(ids))
+        return [stored_passage(key, text, metadata) for key, (text, metadata) in stored.items()]
 
     def count(self) -> int:
         """How many passages there are.
@@ -174,7 +182,7 @@ class ChromaPassages:
             check_top_k(k, self.count(), self._place)
         found = self._first_rows({key for scores in best for key in scores})
         return [
-            [scored_passage(key, *found[key], score) for key, score in scores.items() if key in found]
+            [scored(stored_passage(key, *found[key]), score) for key, score in scores.items() if key in found]
             for scores in best
         ]
 
@@ -278,6 +286,14 @@ class ChromaPassages:
             for record in records:  # one of them is at fault: the model counts them, the caller knows their ids
                 self._embed([record])
             raise
+
+
+def _listed(ids: Iterable[str]) -> list[str]:
+    """Each id once."""
+    if isinstance(ids, str):
+        msg = f"ids must be a list of strings, not one string; write [{ids!r}]."
+        raise InvalidInputError(msg)
+    return list(dict.fromkeys(ids))
 
 
 def _in_steps(items: list[_Item], size: int) -> Iterator[list[_Item]]:

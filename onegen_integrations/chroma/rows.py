@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onegen_integrations.errors import InvalidInputError, PassageStoreError
-from onegen_integrations.passages import Passage, ScoredPassage
+from onegen_integrations.passages import Passage
 
 Splitter = Callable[[str], Sequence[str]]
 Metadata = Mapping[str, Any]
@@ -95,7 +95,7 @@ def passage_id_of(row_id: str, *, fragmented: bool) -> str:
     return row_id.rpartition("#")[0] if fragmented else row_id
 
 
-def scored_passage(passage_id: str, text: str | None, metadata: Metadata | None, score: float) -> ScoredPassage:
+def stored_passage(passage_id: str, text: str | None, metadata: Metadata | None) -> Passage:
     """The passage that a first row holds.
 
     Raises:
@@ -108,7 +108,7 @@ def scored_passage(passage_id: str, text: str | None, metadata: Metadata | None,
         raise PassageStoreError(msg)
     stored = metadata or {}
     own = {key: value for key, value in stored.items() if not key.startswith(PRIVATE)}
-    return ScoredPassage(passage_id, text, own | json.loads(stored.get(JSON, "{}")), score)
+    return Passage(passage_id, text, own | json.loads(stored.get(JSON, "{}")))
 
 
 def _pieces(passage: Passage, split: Splitter | None) -> list[str]:

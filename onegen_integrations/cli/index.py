@@ -1,24 +1,25 @@
 """Index text (.txt), Markdown (.md) and JSON Lines (.jsonl) files and folders into a Chroma database.
 
 Lines of JSON Lines files are objects with "text" and, if wanted, "id", "title" and "metadata". Passages are known by
-the path of their file relative to PATH, or by the id of their line: what is unchanged is not embedded again, and a
-second run goes on where an interrupted one stopped.
+the path of their file relative to PATH, or by the id of their line: what is unchanged is not embedded again, what is no
+longer in a file or folder is removed, and a second run goes on where an interrupted one stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onegen_integrations.cli.arguments import add_model_options, add_store_options, positive
 from onegen_integrations.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from onegen_integrations.chroma import ChromaPassages
-    from onegen_integrations.files import SourceFile
+    from onegen_integrations.files import FoundFiles, SourceFile
     from onegen_integrations.model import OneGen
     from onegen_integrations.passages import Passage
 
@@ -51,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
     model = open_model(args)
     passages = _read(found.files, model, args.chunk_tokens)
     store = open_passages(args, model)
+    _check_not_taken(store, passages)
     add_with_report(store, passages)
-    _remove_stale(store, [file.name for file in found.files], passages)
+    _remove_stale(store, found, passages)
     if found.skipped:
         print(f"Skipped {kinds_of(found.skipped)}, which cannot be read.")
     return 0
@@ -101,15 +103,45 @@ def _read(files: Iterable[SourceFile], model: OneGen, chunk_tokens: int) -> list
     ]
 
 
-def _remove_stale(store: ChromaPassages, sources: list[str], passages: Iterable[Passage]) -> None:
-    """Remove passages of these sources that an earlier run stored and that are no longer among `passages`."""
+def _check_not_taken(store: ChromaPassages, passages: Iterable[Passage]) -> None:
+    """Raises:
+    InvalidInputError: a passage would take the place of one from another file, which is still there.
+    """
+    files = {passage.id: _file_of(passage) for passage in passages}
+    for stored in store.get(files):
+        there, here = _file_of(stored), files[stored.id]
+        if there is not None and there != here and there.is_file():
+            msg = (
+                f"The passage {stored.id!r} of {here} is stored already, from {there}. Index a folder that holds both"
+                " files, or give another --collection."
+            )
+            raise InvalidInputError(msg)
+
+
+def _file_of(passage: Passage) -> Path | None:
+    """The file that a passage was read from, if it was read from one by this command."""
+    root, source = passage.metadata.get("root"), passage.metadata.get("source")
+    return Path(root, source) if isinstance(root, str) and isinstance(source, str) else None
+
+
+def _remove_stale(store: ChromaPassages, found: FoundFiles, passages: Iterable[Passage]) -> None:
+    """Remove what an earlier run has stored from these folders and files, and what is no longer among `passages`."""
     current = {passage.id for passage in passages}
-    stale = [
-        passage_id
-        for start in range(0, len(sources), SOURCES_AT_ONCE)
-        for passage_id in store.ids({"source": {"$in": sources[start : start + SOURCES_AT_ONCE]}})
-        if passage_id not in current
-    ]
+    stale = [key for where in _read_places(found) for key in store.ids(where) if key not in current]
     if stale:
         store.delete(stale)
         print(f"Removed {len(stale)} passages that are no longer in these files.")
+
+
+def _read_places(found: FoundFiles) -> Iterator[dict[str, Any]]:
+    """Chroma's filters for all that is stored from the folders, and from the single files, that were given."""
+    if found.folders:
+        yield {"root": {"$in": [str(folder) for folder in found.folders]}}
+    names: dict[Path, list[str]] = defaultdict(list)
+    for file in found.files:
+        if file.root not in found.folders:
+            names[file.root].append(file.name)
+    for root, sources in names.items():
+        for start in range(0, len(sources), SOURCES_AT_ONCE):
+            here = {"source": {"$in": sources[start : start + SOURCES_AT_ONCE]}}
+            yield {"$and": [{"root": str(root)}, here]}

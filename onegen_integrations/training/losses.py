@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 
 def cosine(queries: Tensor, documents: Tensor) -> Tensor:
-    """Cosine similarity over the features: [Q, D_model] and [N, D_model] give [Q, N]."""
-    return F.normalize(queries.float(), dim=-1) @ F.normalize(documents.float(), dim=-1).T
+    """Cosine similarity over the features, in float32 under autocast too: [Q, D_model] and [N, D_model] give [Q, N]."""
+    with torch.autocast(queries.device.type, enabled=False):
+        return F.normalize(queries.float(), dim=-1) @ F.normalize(documents.float(), dim=-1).T
 
 
 def info_nce(similarity: Tensor, positive: Tensor, candidate: Tensor, temperature: float) -> Tensor:

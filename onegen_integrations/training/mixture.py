@@ -32,9 +32,9 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (
         0.4,
         {
-            "drill": 0.01, "world": 0.18, "two_hop": 0.07, "scene": 0.29, "scene_hops": 0.1, "stuffed": 0.09,
-            "follow_up": 0.02, "plain": 0.02, "condense": 0.015, "nothing": 0.01, "tool": 0.035, "squad": 0.13,
-            "cloze": 0.03,
+            "drill": 0.01, "world": 0.15, "two_hop": 0.07, "scene": 0.3, "scene_hops": 0.12, "stuffed": 0.13,
+            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.03, "squad": 0.11,
+            "cloze": 0.02,
         },
     ),
 )  # fmt: skip
@@ -88,7 +88,7 @@ class MiniData(Dataset[Batch]):
         seed: int,
         begin: float = 0.0,
         real_text: RealText | None = None,
-        row: int = 256,
+        row: int = 448,
     ) -> None:
         self._codec = codec
         self._steps = steps
@@ -202,7 +202,7 @@ class _Draw:
         return draw_scene(self.rng.choice(scene_bank()), key, self._names, self.rng, described=described)
 
     def _make_stuffed(self, key: str) -> TrainingSequence:
-        if self.rng.random() < 0.4:
+        if self.rng.random() < 0.5:
             described = self.rng.choice((0.0, 0.0, 1.0))  # a framework writes all documents of a prompt alike
             scenes = [self._scene(f"{key}-{number}", described) for number in range(self.rng.randint(1, 3))]
             texts = [passage.text for scene in scenes for passage in scene.passages][:5]

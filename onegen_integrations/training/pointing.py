@@ -65,5 +65,5 @@ class PointerHead:
         query = F.linear(hidden, self._attention.q_proj.weight[self._rows])[:, None]
         key = F.linear(hidden, self._attention.k_proj.weight[self._rows])[:, None]
         query, key = apply_rotary_pos_emb(query, key, cos, sin)  # [B, 1, T, head_dim]
-        scores = torch.einsum("pd,ptd->pt", query[row, 0, column], key[row, 0]).float() * self._attention.scaling
+        scores = torch.matmul(query, key.transpose(2, 3))[row, 0, column].float() * self._attention.scaling
         return self._weight * F.cross_entropy(scores.masked_fill(~batch.visible[row, column], float("-inf")), target)

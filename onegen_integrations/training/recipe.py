@@ -37,7 +37,7 @@ class Recipe:
     tokens: int = 7000
     learning_rate: float = 2.5e-3
     warmup_steps: int = 100
-    decay: float = 0.45
+    decay: float = 0.8
     begin: float = 0.0
     seed: int = 0
     vocabulary: int = 4096
@@ -55,6 +55,7 @@ def train_mini(
     start: str | Path | None = None,
     recipe: Recipe | None = None,
     checkpoint_every: int = 250,
+    compiled: bool = False,
 ) -> Path:
     """Train the bundled checkpoint, or go on where an earlier run into the same folder stopped.
 
@@ -64,6 +65,7 @@ def train_mini(
         start: folder of a model that this recipe has made, whose weights and tokenizer to start from; default: nothing.
         recipe: sizes and length.
         checkpoint_every: steps between checkpoints.
+        compiled: fuse the layers with `torch.compile`, which needs a C++ compiler; about a fifth less time a step.
 
     Returns:
         The folder of the finished model.
@@ -91,6 +93,8 @@ def train_mini(
         model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     if not torch.cuda.is_available():
         model.set_attn_implementation(attention.NAME)
+    if compiled:
+        _compile(model)
     arguments = training_arguments(
         work,
         recipe.steps,
@@ -98,7 +102,7 @@ def train_mini(
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={
             "num_decay_steps": int(recipe.decay * recipe.steps),
-            "decay_type": "1-sqrt",
+            "decay_type": "linear",
             "min_lr_ratio": 0.02,
         },
         warmup_steps=recipe.warmup_steps,
@@ -115,6 +119,15 @@ def train_mini(
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     # Half the size on disk; the figures of the model card are measured with the weights as they are saved.
     return save(model.bfloat16(), tokenizer, config, work / "model")
+
+
+def _compile(model: LlamaForCausalLM) -> None:
+    """Compile each layer; of the one whose attention the pointer head hooks into, the rest."""
+    for number, layer in enumerate(model.model.layers):
+        hooked = number == pointing_layer(len(model.model.layers))
+        parts = (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm) if hooked else (layer,)
+        for part in parts:
+            part.compile(dynamic=True)
 
 
 def _architecture(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:

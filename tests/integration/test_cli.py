@@ -190,6 +190,50 @@ def test_passages_that_left_a_file_leave_the_database(
     assert stored(tmp_path / "db", tiny_folder) == {"rivers.md#1", "novel#1"}
 
 
+def test_passages_of_a_deleted_file_leave_the_database_and_other_folders_stay(
+    onegen: Onegen, documents: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("note.txt", "memo.txt"):
+        (other / name).write_text("The theatre burned down.")
+    database = ("--db", tmp_path / "db", "--model", tiny_folder)
+    onegen("index", documents, *database)
+    onegen("index", other / "note.txt", other / "memo.txt", *database)
+    (documents / "rivers.md").unlink()
+    (other / "memo.txt").unlink()
+    assert "Removed 1 passages that are no longer in these files." in onegen("index", documents, *database).out
+    assert stored(tmp_path / "db", tiny_folder) == {"opera#1", "novel#1", "note.txt#1", "memo.txt#1"}
+    assert "Removed" not in onegen("index", other / "note.txt", *database).out  # nothing was said of its folder
+    assert "Removed 1 passages" in onegen("index", other, *database).out
+    assert stored(tmp_path / "db", tiny_folder) == {"opera#1", "novel#1", "note.txt#1"}
+
+
+def test_a_file_does_not_take_the_place_of_another_one_with_its_name(
+    onegen: Onegen, documents: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "rivers.md").write_text("Another text altogether.")
+    database = ("--db", tmp_path / "db", "--model", tiny_folder)
+    onegen("index", documents, *database)
+    status, _, err = onegen("index", other, *database)
+    assert status == 1
+    assert re.search(r"passage 'rivers.md#1' of \S*other/rivers.md is stored already, from \S*rivers.md\. Index", err)
+    assert stored(tmp_path / "db", tiny_folder) == {"rivers.md#1", "opera#1", "novel#1"}
+
+
+def test_a_folder_that_has_moved_keeps_its_passages(
+    onegen: Onegen, documents: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    database = ("--db", tmp_path / "db", "--model", tiny_folder)
+    onegen("index", documents, *database)
+    moved = documents.rename(tmp_path / "moved")
+    assert "3 passages: 0 new, 3 changed, 0 unchanged." in onegen("index", moved, *database).out
+    (moved / "rivers.md").unlink()
+    assert "Removed 1 passages" in onegen("index", moved, *database).out
+
+
 def test_passages_fit_the_chunk_size_in_the_models_own_tokens_title_included(
     onegen: Onegen, documents: Path, tmp_path: Path, tiny_folder: Path
 ) -> None:

@@ -31,7 +31,7 @@ def jsonl(folder: Path, *rows: Any) -> Path:
 
 
 def document(text: str, **fields: Any) -> Document:
-    return Document(**{"id": "a.md", "source": "a.md", "place": "a.md", "text": text} | fields)
+    return Document(**{"id": "a.md", "root": "/notes", "source": "a.md", "place": "a.md", "text": text} | fields)
 
 
 # --- finding --------------------------------------------------------------------------------------
@@ -42,7 +42,10 @@ def test_folders_are_searched_with_their_subfolders_and_names_are_relative_to_th
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     assert [file.name for file in find_files([tmp_path]).files] == ["C.JSONL", "b.md", "sub/deep/a.txt"]
-    assert [file.name for file in find_files([tmp_path / "sub" / "deep" / "a.txt"]).files] == ["a.txt"]
+    assert find_files([tmp_path]).folders == (tmp_path,)
+    alone = find_files([tmp_path / "sub" / "deep" / "a.txt"])
+    assert [(file.root, file.name) for file in alone.files] == [(tmp_path / "sub" / "deep", "a.txt")]
+    assert alone.folders == ()
 
 
 def test_hidden_files_are_left_out_and_other_kinds_are_reported(tmp_path: Path) -> None:
@@ -91,7 +94,7 @@ def test_a_folder_without_documents_is_an_error_that_says_what_is_there(tmp_path
 def test_text_is_read_without_byte_order_mark_and_with_plain_newlines(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfOne\r\nTwo\xc3\xa9\n")
-    assert read(path) == [Document("a.txt", "a.txt", str(path), "One\nTwoé\n")]
+    assert read(path) == [Document("a.txt", str(tmp_path), "a.txt", str(path), "One\nTwoé\n")]
 
 
 def test_blank_files_hold_no_document(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("text")
     except OSError:
         pytest.skip("this file system takes no such names")
-    with pytest.raises(DataFormatError, match=r"The file name .* holds the lone surrogate"):
+    with pytest.raises(DataFormatError, match=r"The path .* holds the lone surrogate"):
         read(tmp_path)
 
 
@@ -135,10 +138,11 @@ def test_lines_of_jsonl_are_documents_with_their_fields(tmp_path: Path) -> None:
         {"text": "Three", "metadata": {"title": "Third"}},
     )
     metadata = {"year": 1974, "tags": ["a", 2], "deep": {"none": None}}
+    root = str(tmp_path)
     assert read(path) == [
-        Document("x", "data.jsonl", f"{path}, line 1", "One", "The Title", metadata),
-        Document("7", "data.jsonl", f"{path}, line 3", "Two\u2028still two", "", {"url": "here"}),
-        Document("data.jsonl:4", "data.jsonl", f"{path}, line 4", "Three", "Third"),
+        Document("x", root, "data.jsonl", f"{path}, line 1", "One", "The Title", metadata),
+        Document("7", root, "data.jsonl", f"{path}, line 3", "Two\u2028still two", "", {"url": "here"}),
+        Document("data.jsonl:4", root, "data.jsonl", f"{path}, line 4", "Three", "Third"),
     ]
 
 
@@ -198,7 +202,7 @@ def test_passages_carry_stable_ids_source_title_chunk_and_metadata() -> None:
     assert [p.id for p in passages] == ["a.md#1", "a.md#2"]
     assert [p.text for p in passages] == ["Numbers\nOne two.", "Numbers\nThree four."]
     assert [dict(p.metadata) for p in passages] == [
-        {"year": 1, "source": "a.md", "title": "Numbers", "chunk": n} for n in (1, 2)
+        {"year": 1, "root": "/notes", "source": "a.md", "title": "Numbers", "chunk": n} for n in (1, 2)
     ]
 
 
