@@ -206,7 +206,7 @@ def chunks_for(model: OneGen, passages: Sequence[Passage], chunk_tokens: int | N
     def texts_of(passage: Passage) -> list[str]:
         if chunk_tokens is None:
             return [_titled(passage) if title_in_text else passage.text]
-        document = Document(id=passage.id, source="", place="", text=passage.text, title=passage.title)
+        document = Document(id=passage.id, root="", source="", place="", text=passage.text, title=passage.title)
         pieces = split_document(document, count_tokens, chunk_tokens, title_in_text=title_in_text)
         return [piece.text for piece in pieces]
 

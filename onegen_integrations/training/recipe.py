@@ -65,7 +65,7 @@ def train_mini(
         start: folder of a model that this recipe has made, whose weights and tokenizer to start from; default: nothing.
         recipe: sizes and length.
         checkpoint_every: steps between checkpoints.
-        compiled: fuse the layers with `torch.compile`, which needs a C++ compiler; about a fifth less time a step.
+        compiled: fuse the layers with `torch.compile`, for faster steps; it needs a C++ compiler.
 
     Returns:
         The folder of the finished model.
@@ -94,7 +94,7 @@ def train_mini(
     if not torch.cuda.is_available():
         model.set_attn_implementation(attention.NAME)
     if compiled:
-        _compile(model)
+        compile_layers(model)
     arguments = training_arguments(
         work,
         recipe.steps,
@@ -121,8 +121,8 @@ def train_mini(
     return save(model.bfloat16(), tokenizer, config, work / "model")
 
 
-def _compile(model: LlamaForCausalLM) -> None:
-    """Compile each layer; of the one whose attention the pointer head hooks into, the rest."""
+def compile_layers(model: LlamaForCausalLM) -> None:
+    """Compile each layer in place; of the one whose attention the pointer head hooks into, the rest."""
     for number, layer in enumerate(model.model.layers):
         hooked = number == pointing_layer(len(model.model.layers))
         parts = (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm) if hooked else (layer,)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -23,7 +25,7 @@ from onegen_integrations.training.losses import bpr, cosine, info_nce
 from onegen_integrations.training.mixture import MiniData, shares
 from onegen_integrations.training.published import PublishedData
 from onegen_integrations.training.real_text import TextPassage, split_sentences
-from onegen_integrations.training.recipe import Recipe, train_mini
+from onegen_integrations.training.recipe import Recipe, compile_layers, train_mini
 from onegen_integrations.training.sequences import IGNORE, pack
 from onegen_integrations.training.worlds import World
 
@@ -234,6 +236,21 @@ def test_the_recipe_writes_a_checkpoint_that_loads_anywhere(tmp_path: Path) -> N
     )
     assert plain.generate(**ids, max_new_tokens=2, do_sample=False).shape[1] > ids["input_ids"].shape[1]
     assert OneGen.from_pretrained(folder).embed_queries(["Hi"]).shape == (1, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_compute_what_plain_ones_do(model: OneGen) -> None:
+    plain = model.model
+    compiled = copy.deepcopy(plain)
+    compile_layers(compiled)
+    for length in (7, 12):
+        ids = torch.randint(0, 400, (2, length), generator=torch.Generator().manual_seed(length))
+        for each in (plain, compiled):
+            each(input_ids=ids, labels=ids).loss.backward()
+    gradients = {name: weight.grad for name, weight in plain.named_parameters()}
+    for name, weight in compiled.named_parameters():
+        torch.testing.assert_close(weight.grad, gradients[name])
 
 
 # --- published formats and other base models ------------------------------------------------------
