@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onegen_integrations.errors import DataFormatError, InvalidInputError
+from onegen_integrations.jsonl import read_objects, read_text
 from onegen_integrations.passages import Passage
 from onegen_integrations.text import check_text
 
@@ -25,7 +25,7 @@ SEPARATORS = [r"\n(?=#{1,6} )", r"\n\n", r"\n", r"(?<=[.!?]) |(?<=[。！？])",
 class SourceFile:
     """A file to read.
 
-    root: absolute path of the folder that was given, or that holds the file that was given.
+    root: absolute path of the folder that was given, or that holds the file that was given; links are not followed.
     name: the file's path relative to `root`, with forward slashes.
     """
 
@@ -75,7 +75,7 @@ def find_files(paths: Iterable[str | Path]) -> FoundFiles:
     skipped: list[Path] = []
     for path in given:
         if path.is_dir():
-            root = path.resolve()
+            root = _absolute(path)
             for found in _files_below(path):
                 if found.suffix.lower() in SUFFIXES:
                     files.setdefault(found.resolve(), SourceFile(found, root, found.relative_to(path).as_posix()))
@@ -88,13 +88,13 @@ def find_files(paths: Iterable[str | Path]) -> FoundFiles:
             msg = f"{path} has the suffix {path.suffix!r}; files that can be read end in {', '.join(SUFFIXES)}."
             raise InvalidInputError(msg)
         else:
-            files.setdefault(path.resolve(), SourceFile(path, path.parent.resolve(), path.name))
+            files.setdefault(path.resolve(), SourceFile(path, _absolute(path.parent), path.name))
     if not files:
         others = f" ({kinds_of(skipped)} there cannot be read)" if skipped else ""
         msg = f"No {', '.join(SUFFIXES)} files in {', '.join(map(str, given))}{others}."
         raise InvalidInputError(msg)
     _check_names(files.values())
-    folders = tuple(path.resolve() for path in given if path.is_dir())
+    folders = tuple(_absolute(path) for path in given if path.is_dir())
     return FoundFiles(tuple(files.values()), folders, tuple(skipped))
 
 
@@ -111,9 +111,8 @@ def read_documents(files: Iterable[SourceFile]) -> Iterator[Document]:
     A line is an object with `text`, and if wanted `id`, `title` and `metadata`; its other fields count as metadata.
 
     Raises:
-        DataFormatError: a content is not UTF-8, a line is not as above, or an id is used twice; the message names the
-            place.
-        OSError: a file cannot be read.
+        DataFormatError: a file cannot be read or is not UTF-8, a line is not as above, or an id is used twice; the
+            message names the place.
     """
     places: dict[str, str] = {}
     for file in files:
@@ -128,12 +127,11 @@ def read_documents(files: Iterable[SourceFile]) -> Iterator[Document]:
 def _documents_of(file: SourceFile) -> Iterator[Document]:
     whole = str(file.root / file.name)
     _check_characters(whole, f"The path {whole!r}")
-    content = _decoded(file.path)
     if file.path.suffix.lower() == ".jsonl":
-        for number, line in enumerate(content.split("\n"), start=1):
-            if line.strip():
-                yield _document_of_line(line, file, number)
+        for place, number, row in read_objects(file.path):
+            yield _document_of_row(row, place, file, number)
         return
+    content = read_text(file.path)
     _check_characters(content, str(file.path))
     if content.strip():
         title = markdown_title(content) if file.path.suffix.lower() == ".md" else ""
@@ -198,6 +196,10 @@ def split_document(
     return passages
 
 
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow links)
+
+
 def _files_below(folder: Path) -> Iterator[Path]:
     """Files of a folder and its subfolders in order of name, without hidden ones."""
 
@@ -224,21 +226,7 @@ def _check_names(files: Iterable[SourceFile]) -> None:
         known[file.name] = file.path
 
 
-def _decoded(path: Path) -> str:
-    """The content of a file without byte order mark, its lines ending in a plain newline."""
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        wrong = content[error.start]
-        msg = f"{path} is not UTF-8 text: byte 0x{wrong:02x} at position {error.start}; save it as UTF-8."
-        raise DataFormatError(msg) from error
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
-
-
-def _document_of_line(line: str, file: SourceFile, number: int) -> Document:
-    place = f"{file.path}, line {number}"
-    row = _json_object(line, place)
+def _document_of_row(row: dict[str, Any], place: str, file: SourceFile, number: int) -> Document:
     text, given_id, metadata = row.pop("text", None), row.pop("id", None), row.pop("metadata", None)
     if not isinstance(text, str) or not text.strip():
         msg = f"{place}: 'text' must be a string that is not blank, not {text!r:.40}."
@@ -265,26 +253,6 @@ def _document_of_line(line: str, file: SourceFile, number: int) -> Document:
         _check_characters(value, f"{place}: {name!r}")
     title = " ".join((title or "").split())
     return Document(document_id, str(file.root), file.name, place, text, title, fields)
-
-
-def _json_object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        msg = f"{place} is not valid JSON: {error.msg} at column {error.colno}."
-        raise DataFormatError(msg) from error
-    except (ValueError, RecursionError) as error:
-        msg = f"{place} is not valid JSON: {error}."
-        raise DataFormatError(msg) from error
-    if not isinstance(row, dict):
-        msg = f"{place} must be a JSON object with the field 'text', not {line.strip()!r:.40}."
-        raise DataFormatError(msg)
-    return row
-
-
-def _refuse_constant(name: str) -> float:
-    msg = f"{name} is not a JSON value"
-    raise ValueError(msg)
 
 
 def _check_characters(text: str, what: str) -> None:

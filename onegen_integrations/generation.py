@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +15,9 @@ from onegen_integrations.engine.cache import PrefixCache, SequenceCache, causal
 from onegen_integrations.engine.forward import Forward
 from onegen_integrations.engine.sampling import Sampler
 from onegen_integrations.errors import ContextWindowError, InvalidInputError, OneGenError, PassageSourceError
-from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors
+from onegen_integrations.passages import PassageSource, QueryPassageSource, ScoredPassage, Vectors
 from onegen_integrations.structured import Step, Structure, ToolCall, ToolCallDelta, Tools, check_form
-from onegen_integrations.text import Control, Part, StopStrings, TextCodec
+from onegen_integrations.text import Control, Part, StopStrings, TextCodec, check_text
 
 if TYPE_CHECKING:
     from onegen_integrations.config import OneGenConfig
@@ -160,7 +161,7 @@ class GenerationOptions:
             (self.top_k >= 1, "top_k", "at least 1"),
             (self.max_retrievals is None or self.max_retrievals >= 0, "max_retrievals", "at least 0"),
             (self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
-            (self.temperature >= 0, "temperature", "0 (greedy) or above"),
+            (0 <= self.temperature < math.inf, "temperature", "0 (greedy) or above"),
             (0 < self.top_p <= 1, "top_p", "above 0 and at most 1"),
         )
         for allowed, name, rule in checks:
@@ -257,7 +258,7 @@ class OnePass:
                 self._ids.append(token)
                 self._completion_tokens += 1
                 if token in eos:
-                    reason = "stop"
+                    reason = "length" if self._structure.cut_short else "stop"
                     break
                 if kind == "call":
                     yield from self._structure.deltas(call_detokenizer.push(token))
@@ -279,6 +280,7 @@ class OnePass:
             yield from self._emit(stops.flush())
             yield Finish(self._result(reason))
         except OneGenError as error:
+            self._add(stops.flush())
             error.partial = self._result("error")
             raise
         finally:
@@ -322,7 +324,7 @@ class OnePass:
         query = self._since_retrieval.strip() or self._question
         self._since_retrieval = ""
         try:
-            found = self._search(vector)
+            found = self._search(query, vector)
         except Exception as error:
             msg = f"The passage source failed while an answer was generated: {error}"
             raise PassageSourceError(msg) from error
@@ -330,14 +332,19 @@ class OnePass:
         self._retrievals.append(retrieval)
         return retrieval
 
-    def _search(self, vector: Vectors) -> list[ScoredPassage]:
+    def _search(self, query: str, vector: Vectors) -> list[ScoredPassage]:
         source = self._options.passages
         assert source is not None  # noqa: S101 (the query token is banned without a source)
-        results = source.search(vector[None], self._options.top_k)
-        if len(results) != 1:
-            msg = f"search() gave {len(results)} lists of passages for one vector; it must give one list for each."
-            raise ValueError(msg)
-        found = results[0]
+        if isinstance(source, QueryPassageSource):
+            found = source.search_for(query, vector, self._options.top_k)
+        else:
+            results = source.search(vector[None], self._options.top_k)
+            if len(results) != 1:
+                msg = f"search() gave {len(results)} lists of passages for one vector; it must give one list for each."
+                raise ValueError(msg)
+            found = results[0]
+        for passage in found:
+            check_text(passage.text, f"The text of the passage {passage.id!r}", allow_empty=True)
         threshold = self._options.score_threshold
         return [passage for passage in found if threshold is None or passage.score >= threshold]
 
@@ -371,6 +378,7 @@ class OnePass:
         banned = self._never if may_retrieve else self._never | query
         if not self._written and not self._structure.calls:
             banned |= self._codec.eos_ids
+        banned |= self._structure.too_long(self._left())
         return self._structure.next(
             lambda allowed: self._sampler.choose(logits, self._ids, banned, allowed),
             self._left(),
@@ -393,13 +401,16 @@ class OnePass:
     # --- results ----------------------------------------------------------------------------------
 
     def _emit(self, text: str) -> Iterator[TextDelta]:
-        """Text for the reader, which does not begin with white space."""
-        if not self._text:
-            text = text.lstrip()
-        if text:
-            self._text += text
-            self._since_retrieval += text
-            yield TextDelta(text)
+        added = self._add(text)
+        if added:
+            yield TextDelta(added)
+
+    def _add(self, text: str) -> str:
+        """Add text for the reader, which does not begin with white space; what of it was added."""
+        added = text if self._text else text.lstrip()
+        self._text += added
+        self._since_retrieval += added
+        return added
 
     def _result(self, reason: FinishReason) -> Generation:
         usage = Usage(

@@ -361,10 +361,22 @@ def _load(
 def _with_adapter(model: PreTrainedModel, adapter: str | Path) -> Any:
     try:
         from peft import PeftModel
+        from peft.utils import SAFETENSORS_WEIGHTS_NAME
+        from transformers.utils import cached_file
     except ImportError as error:
         msg = "adapter= needs the package peft; install onegen-integrations[train]."
         raise ImportError(msg) from error
-    return PeftModel.from_pretrained(model, str(adapter))
+    folder = Path(adapter)
+    if folder.is_dir() and not (folder / SAFETENSORS_WEIGHTS_NAME).is_file():
+        msg = f"{adapter} holds no {SAFETENSORS_WEIGHTS_NAME}; other weight formats can run code and are not loaded."
+        raise CheckpointError(msg)
+    try:
+        if not folder.is_dir():
+            cached_file(str(adapter), SAFETENSORS_WEIGHTS_NAME)  # raises where the hub id has none
+        return PeftModel.from_pretrained(model, str(adapter))
+    except Exception as error:  # what is wrong with a file surfaces as all kinds of errors
+        msg = f"{adapter} cannot be loaded as an adapter of this checkpoint: {error}"
+        raise CheckpointError(msg) from error
 
 
 def _config_of(source: str, revision: str | None) -> OneGenConfig:

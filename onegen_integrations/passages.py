@@ -57,6 +57,15 @@ class PassageSource(Protocol):
         ...
 
 
+@runtime_checkable
+class QueryPassageSource(PassageSource, Protocol):
+    """A passage source that wants to know, beside the vector that the model has made, the text that led to it."""
+
+    def search_for(self, query: str, vector: Vectors, k: int) -> Sequence[ScoredPassage]:
+        """The k best passages for a query vector [dim], best first; generation calls it in place of `search`."""
+        ...
+
+
 class MemoryPassages:
     """Passages and their vectors in memory, searched exhaustively.
 

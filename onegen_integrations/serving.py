@@ -1,21 +1,26 @@
-"""What the adapters of all frameworks share: a model that is loaded at first use, and streams for event loops."""
+"""What the adapters of all frameworks share: models loaded at first use, options of a call, streams for event loops."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import hashlib
 import json
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onegen_integrations.config import BUNDLED, BUNDLED_NAME
-from onegen_integrations.errors import FingerprintMismatchError
+from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
 
 _Item = TypeVar("_Item")
+
+_SAMPLES, _SAMPLE_BYTES = 64, 4096  # of a file of weights, for its hash
 
 
 class LazyModel:
@@ -24,17 +29,28 @@ class LazyModel:
     Args:
         checkpoint: a folder, a hub id, a `OneGen` that is loaded already, or None for the bundled checkpoint.
         fingerprint: of the weights that must be found, where it is known.
-        **settings: as `OneGen.from_pretrained` takes them.
+        **settings: as `OneGen.from_pretrained` takes them; None counts as not given.
+
+    Raises:
+        InvalidInputError: the checkpoint is loaded already, and settings to load it with are given too.
     """
 
     def __init__(
         self, checkpoint: str | Path | OneGen | None = None, *, fingerprint: str | None = None, **settings: Any
     ) -> None:
-        given = checkpoint is None or isinstance(checkpoint, (str, Path))
-        self._model: OneGen | None = None if given else checkpoint  # type: ignore[assignment]
-        self._checkpoint: str | Path | None = checkpoint if given else None  # type: ignore[assignment]
+        named = checkpoint is None or isinstance(checkpoint, (str, Path))
+        self._given: OneGen | None = None if named else checkpoint  # type: ignore[assignment]
+        self._model = self._given
+        self._checkpoint: str | Path | None = checkpoint if named else None  # type: ignore[assignment]
         self._expected = fingerprint
-        self._settings = settings
+        self._settings = {name: value for name, value in settings.items() if value is not None}
+        if self._given is not None and self._settings:
+            msg = (
+                f"The model is loaded already, so {sorted(self._settings)} cannot change it; leave them out, or give"
+                " its name."
+            )
+            raise InvalidInputError(msg)
+        self._identity: str | None = None
         self._lock = Lock()
 
     @property
@@ -49,10 +65,16 @@ class LazyModel:
 
     @property
     def identity(self) -> str:
-        """What tells its weights apart from others, known without loading them."""
-        if self._model is not None:
-            return f"{self._model.name} ({self._model.fingerprint})"
-        return str(self._checkpoint or BUNDLED_NAME)
+        """What tells its weights apart from others, known without loading them and the same afterwards."""
+        if self._identity is None:
+            folder = BUNDLED if self._checkpoint is None else Path(self._checkpoint)
+            if self._expected is not None:
+                self._identity = self._expected
+            elif self._given is not None:
+                self._identity = self._given.fingerprint
+            else:
+                self._identity = _hash_of(folder) if folder.is_dir() else str(folder)
+        return self._identity
 
     @property
     def fingerprint(self) -> str | None:
@@ -64,8 +86,8 @@ class LazyModel:
         if self._model is not None:
             return self._model.context_window
         folder = Path(self._checkpoint) if self._checkpoint is not None else BUNDLED
-        path = folder / "config.json"
-        if not path.is_file():
+        path = folder / "config.json" if folder.is_dir() else _hub_config(str(folder), self._settings.get("revision"))
+        if path is None or not path.is_file():
             return None
         window = json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings")
         return window if isinstance(window, int) else None
@@ -83,6 +105,15 @@ class LazyModel:
                 if self._model is None:
                     self._model = self._load()
         return self._model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LazyModel:
+        return self  # a deep copy would double the weights
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what it takes to load the weights again."""
+        if self._given is not None:
+            return _unpickled, (loading_settings(self._given),)
+        return _unpickled, ({"checkpoint": self._checkpoint, "fingerprint": self._expected, **self._settings},)
 
     def _load(self) -> OneGen:
         from onegen_integrations.model import OneGen
@@ -108,16 +139,49 @@ def loading_settings(model: OneGen) -> dict[str, Any]:
     }
 
 
-async def iterate_in_thread(items: Generator[_Item, None, None]) -> AsyncGenerator[_Item, None]:
-    """The items of a generator that computes, made in worker threads, so that the event loop goes on meanwhile.
+def call_options(
+    defaults: Mapping[str, Any], given: Mapping[str, Any], allowed: Collection[str], what: str
+) -> dict[str, Any]:
+    """Options of `OneGen.generate`: those of a call before those of the object that is called.
 
-    Closing or cancelling closes `items`, as soon as the item that is being made is finished.
+    Args:
+        defaults: of the object.
+        given: with the call; None counts as not given, and `max_tokens` is `max_new_tokens`.
+        allowed: names that may be given.
+        what: is called, for messages.
+
+    Raises:
+        InvalidInputError: a name is not allowed, or `max_tokens` and `max_new_tokens` are both given.
+    """
+    named = {name: value for name, value in given.items() if value is not None}
+    if {"max_tokens", "max_new_tokens"} <= named.keys():
+        msg = "max_tokens and max_new_tokens are both given; they are the same, so give one of them."
+        raise InvalidInputError(msg)
+    named = {"max_new_tokens" if name == "max_tokens" else name: value for name, value in named.items()}
+    unknown = sorted(named.keys() - set(allowed))
+    if unknown:
+        msg = f"{what} knows no {unknown} for a call; allowed are {sorted({*allowed, 'max_tokens'})}."
+        raise InvalidInputError(msg)
+    return {**defaults, **named}
+
+
+async def iterate_in_thread(items: Generator[_Item, None, None]) -> AsyncGenerator[_Item, None]:
+    """The items of a generator that computes, made in a thread of its own, so that the event loop goes on meanwhile.
+
+    The loop's own pool stays free: what the generator waits for, such as callbacks, may need it. Closing or cancelling
+    closes `items`, as soon as the item that is being made is finished.
     """
     end = object()
+
+    def step() -> Any:
+        return next(items, end)
+
+    loop = asyncio.get_running_loop()
+    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onegen")
     pending: asyncio.Future[Any] | None = None
     try:
         while True:
-            pending = asyncio.ensure_future(asyncio.to_thread(next, items, end))
+            pending = loop.run_in_executor(worker, contextvars.copy_context().run, step)
             item = await asyncio.shield(pending)
             if item is end:
                 return
@@ -125,4 +189,35 @@ async def iterate_in_thread(items: Generator[_Item, None, None]) -> AsyncGenerat
     finally:
         if pending is not None and not pending.done():
             await asyncio.wait([pending])
+        worker.shutdown(wait=False)
         items.close()
+
+
+def _unpickled(settings: Mapping[str, Any]) -> LazyModel:
+    return LazyModel(**settings)
+
+
+def _hash_of(folder: Path) -> str:
+    """A hash of the files of a checkpoint: of large ones their size and samples, of the others all."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".jinja", ".model", ".safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        step = max(_SAMPLE_BYTES, size // _SAMPLES) if path.suffix == ".safetensors" else _SAMPLE_BYTES
+        with path.open("rb") as file:
+            for start in range(0, size, step):
+                file.seek(start)
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _hub_config(checkpoint: str, revision: str | None) -> Path | None:
+    """The `config.json` of a hub id that has been downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(checkpoint, "config.json", revision=revision)
+    except HFValidationError:  # no hub id at all, which loading will tell
+        return None
+    return Path(path) if isinstance(path, str) else None

@@ -76,6 +76,7 @@ class Structure:
         json_schema: Mapping[str, Any] | None,
     ) -> None:
         self.calls: list[ToolCall] = []
+        self.cut_short = False  # whether an answer was ended where the room for it ended
         self._codec = codec
         self._guide: Guide | None = None
         self._fresh = True
@@ -99,7 +100,9 @@ class Structure:
         wanted = [tool for tool in self._tools if tool_choice in ("auto", "required", _name(tool))]
         schema = _closed(_calls_schema(wanted))
         self._grammars = grammars()
-        self._grammars.json(schema)  # what is wrong with it shows now
+        shortest = self._grammars.json(schema).closing()  # what is wrong with the schema shows now
+        marks = len(self._marks(self._before)) + len(self._marks(self._after))
+        self._shortest_call = marks + len(shortest or ()) + 1
         self._schema = schema
 
     @property
@@ -107,6 +110,11 @@ class Structure:
         """Marks of calls, which the model may not write by itself."""
         marks = {self._codec.token_id(p.token) for p in (*self._before, *self._after) if isinstance(p, Control)}
         return frozenset(marks - ({self._start} if self._tools else set()))
+
+    def too_long(self, left: int) -> frozenset[int]:
+        """What the model may not write with room for `left` tokens: the start of a call that would not fit."""
+        free = self._guide is None and bool(self._tools) and self._start is not None
+        return frozenset({self._start} if free and left < self._shortest_call else ())  # type: ignore[arg-type]
 
     def begin(self) -> list[Step]:
         """What an answer starts with where a call is forced."""
@@ -160,12 +168,15 @@ class Structure:
             self._sent = len(arguments)
 
     def _finish_early(self, room: int, token: int) -> list[Step]:
-        """The shortest valid end, where there is no room for more than that."""
+        """The shortest valid end, where there is no room for more than that; `token` where no end is in sight."""
         assert self._guide is not None  # noqa: S101 (the caller has it)
+        kind: Kind = "text" if self._json else "call"
+        self._fresh = False
         closing = self._guide.closing()
-        if closing is None:  # no end in sight: the model goes on, and its answer ends as too long
-            closing = [token]
-        elif len(closing) > room:
+        if closing is None:  # the model goes on, and its answer ends as too long
+            self._guide.accept(token)
+            return [(token, kind)]
+        if len(closing) > room:
             msg = (
                 f"There is room for {max(room, 0)} more tokens, but the shortest answer of the form asked for takes"
                 f" {len(closing)}. Raise max_new_tokens, or shorten the prompt."
@@ -173,8 +184,7 @@ class Structure:
             raise InvalidInputError(msg)
         for chosen in closing:
             self._guide.accept(chosen)
-        self._fresh = False
-        kind: Kind = "text" if self._json else "call"
+        self.cut_short = True
         end: list[Step] = [(next(iter(self._codec.eos_ids)), kind)] if self._json else []
         return [*((chosen, kind) for chosen in closing), *end]
 

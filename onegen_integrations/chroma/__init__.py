@@ -16,6 +16,7 @@ from onegen_integrations.chroma.collection import (
 )
 from onegen_integrations.chroma.embedding_function import OneGenEmbeddingFunction
 from onegen_integrations.chroma.passages import ChromaPassages
+from onegen_integrations.chroma.rows import replacing
 
 __all__ = [
     "ChromaPassages",
@@ -25,5 +26,6 @@ __all__ = [
     "client_of",
     "open_collection",
     "open_database",
+    "replacing",
     "rows_per_call",
 ]

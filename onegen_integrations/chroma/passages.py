@@ -24,6 +24,7 @@ from onegen_integrations.chroma.rows import (
     Record,
     Splitter,
     first_row_id,
+    own_metadata,
     passage_id_of,
     row_ids,
     stored_passage,
@@ -98,9 +99,11 @@ class ChromaPassages:
             InvalidInputError: `ids` is a single string.
             PassageStoreError: Chroma failed.
         """
-        listed = _listed(ids)
+        if isinstance(ids, str):
+            msg = f"ids must be a list of strings, not one string; write [{ids!r}]."
+            raise InvalidInputError(msg)
         with store_errors("delete passages"):
-            for step in _in_steps(listed, STEP):
+            for step in _in_steps(list(dict.fromkeys(ids)), STEP):
                 stored = self._first_rows(step)
                 if stored:
                     self._collection.delete(
@@ -135,15 +138,17 @@ class ChromaPassages:
             rows = self._collection.get(where=where, include=[])["ids"]
         return list(dict.fromkeys(passage_id_of(row, fragmented=fragmented) for row in rows))
 
-    def get(self, ids: Iterable[str]) -> list[Passage]:
-        """The passages with these ids; ids that are not there are ignored.
+    def metadata(self) -> dict[str, Metadata]:
+        """The metadata of all passages, by id.
 
         Raises:
-            InvalidInputError: `ids` is a single string.
             PassageStoreError: Chroma failed.
         """
-        stored = self._first_rows(_listed(ids))
-        return [stored_passage(key, text, metadata) for key, (text, metadata) in stored.items()]
+        fragmented = self._split is not None
+        with store_errors("list passages"):
+            got = self._collection.get(where={ROW: 0} if fragmented else None, include=["metadatas"])
+        rows = zip(got["ids"], got["metadatas"] or [], strict=True)
+        return {passage_id_of(row, fragmented=fragmented): own_metadata(stored) for row, stored in rows}
 
     def count(self) -> int:
         """How many passages there are.
@@ -286,14 +291,6 @@ class ChromaPassages:
             for record in records:  # one of them is at fault: the model counts them, the caller knows their ids
                 self._embed([record])
             raise
-
-
-def _listed(ids: Iterable[str]) -> list[str]:
-    """Each id once."""
-    if isinstance(ids, str):
-        msg = f"ids must be a list of strings, not one string; write [{ids!r}]."
-        raise InvalidInputError(msg)
-    return list(dict.fromkeys(ids))
 
 
 def _in_steps(items: list[_Item], size: int) -> Iterator[list[_Item]]:

@@ -69,8 +69,8 @@ class Record:
         return [self.passage.text, *[None] * (len(self.pieces) - 1)]
 
     def rows(self, before: Metadata) -> list[dict[str, Any]]:
-        """The metadata of its rows; None for keys that only the metadata `before` have, for Chroma merges the two."""
-        shared = {**dict.fromkeys(before), **self.metadata}
+        """The metadata of its rows, to be written where there were those `before`."""
+        shared = replacing(before, self.metadata)
         return [{**shared, ROW: row} for row in range(len(self.pieces))] if self.fragmented else [shared]
 
     def same_content(self, stored: Metadata) -> bool:
@@ -80,6 +80,11 @@ class Record:
     def same(self, stored: Metadata) -> bool:
         """Whether content and metadata are the stored ones; 1, 1.0 and True are not the same."""
         return {k: repr(v) for k, v in stored.items() if k != ROW} == {k: repr(v) for k, v in self.metadata.items()}
+
+
+def replacing(before: Metadata | None, after: Metadata) -> dict[str, Any]:
+    """The metadata `after`, with None for keys that only those `before` have: Chroma merges what is written."""
+    return {**dict.fromkeys(before or {}), **after}
 
 
 def first_row_id(passage_id: str, *, fragmented: bool) -> str:
@@ -106,9 +111,14 @@ def stored_passage(passage_id: str, text: str | None, metadata: Metadata | None)
             f"The row of passage {passage_id!r} holds no text; something else wrote it. Delete it and add the passage."
         )
         raise PassageStoreError(msg)
-    stored = metadata or {}
-    own = {key: value for key, value in stored.items() if not key.startswith(PRIVATE)}
-    return Passage(passage_id, text, own | json.loads(stored.get(JSON, "{}")))
+    return Passage(passage_id, text, own_metadata(metadata))
+
+
+def own_metadata(stored: Metadata | None) -> dict[str, Any]:
+    """The metadata of a passage, by those of its rows."""
+    given = stored or {}
+    own = {key: value for key, value in given.items() if not key.startswith(PRIVATE)}
+    return own | json.loads(given.get(JSON, "{}"))
 
 
 def _pieces(passage: Passage, split: Splitter | None) -> list[str]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onegen_integrations.cli.arguments import add_model_options, add_store_options, positive
 from onegen_integrations.errors import InvalidInputError
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 HELP = "read files into a database of passages"
 CHUNK_TOKENS = 200
 SMALLEST_CHUNK = 16
-SOURCES_AT_ONCE = 100  # of which a database is asked for its passages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=CHUNK_TOKENS,
         metavar="N",
         help="longest passage, in the model's tokens (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--moved",
+        action="store_true",
+        help="the files were elsewhere when they were indexed before: take the place of what was stored from there",
     )
     add_store_options(parser)
     add_model_options(parser)
@@ -52,9 +55,18 @@ def run(args: argparse.Namespace) -> int:
     model = open_model(args)
     passages = _read(found.files, model, args.chunk_tokens)
     store = open_passages(args, model)
-    _check_not_taken(store, passages)
+    stored = _Stored(store, found)
+    taken = stored.taken(passages)
+    if taken and not args.moved:
+        key, origin = next(iter(taken.items()))
+        msg = (
+            f"The passage {key!r} is stored already, from {origin.file}. If its folder has moved, add --moved, which"
+            f" replaces all that was stored from {origin.root}; else index a folder that holds both, or give another"
+            " --collection."
+        )
+        raise InvalidInputError(msg)
     add_with_report(store, passages)
-    _remove_stale(store, found, passages)
+    stored.remove_stale(passages, {origin.root for origin in taken.values()})
     if found.skipped:
         print(f"Skipped {kinds_of(found.skipped)}, which cannot be read.")
     return 0
@@ -103,45 +115,51 @@ def _read(files: Iterable[SourceFile], model: OneGen, chunk_tokens: int) -> list
     ]
 
 
-def _check_not_taken(store: ChromaPassages, passages: Iterable[Passage]) -> None:
-    """Raises:
-    InvalidInputError: a passage would take the place of one from another file, which is still there.
+class _Stored:
+    """What the database holds already, by the files that it was read from.
+
+    Args:
+        store: the passages.
+        found: what is read now.
     """
-    files = {passage.id: _file_of(passage) for passage in passages}
-    for stored in store.get(files):
-        there, here = _file_of(stored), files[stored.id]
-        if there is not None and there != here and there.is_file():
-            msg = (
-                f"The passage {stored.id!r} of {here} is stored already, from {there}. Index a folder that holds both"
-                " files, or give another --collection."
-            )
-            raise InvalidInputError(msg)
+
+    def __init__(self, store: ChromaPassages, found: FoundFiles) -> None:
+        self._store = store
+        self._read = {*found.folders, *(file.root / file.name for file in found.files)}
+        self._origins = {key: _origin(metadata) for key, metadata in store.metadata().items()}
+
+    def taken(self, passages: Iterable[Passage]) -> dict[str, _Origin]:
+        """Those of `passages` whose ids are taken by passages of files that are not read now, with these files."""
+        origins = {passage.id: self._origins.get(passage.id) for passage in passages}
+        return {key: origin for key, origin in origins.items() if origin and not _is_below(origin.file, self._read)}
+
+    def remove_stale(self, passages: Iterable[Passage], moved: Collection[Path]) -> None:
+        """Remove what was stored from what is read now, or from the folders `moved`, and is not among `passages`."""
+        current = {passage.id for passage in passages}
+        places = {*self._read, *moved}
+        stale = [
+            key
+            for key, origin in self._origins.items()
+            if origin and key not in current and _is_below(origin.file, places)
+        ]
+        if stale:
+            self._store.delete(stale)
+            print(f"Removed {len(stale)} passages that are no longer in these files.")
 
 
-def _file_of(passage: Passage) -> Path | None:
-    """The file that a passage was read from, if it was read from one by this command."""
-    root, source = passage.metadata.get("root"), passage.metadata.get("source")
-    return Path(root, source) if isinstance(root, str) and isinstance(source, str) else None
+class _Origin(NamedTuple):
+    """Where a passage was read: the folder that was given, and the file."""
+
+    root: Path
+    file: Path
 
 
-def _remove_stale(store: ChromaPassages, found: FoundFiles, passages: Iterable[Passage]) -> None:
-    """Remove what an earlier run has stored from these folders and files, and what is no longer among `passages`."""
-    current = {passage.id for passage in passages}
-    stale = [key for where in _read_places(found) for key in store.ids(where) if key not in current]
-    if stale:
-        store.delete(stale)
-        print(f"Removed {len(stale)} passages that are no longer in these files.")
+def _origin(metadata: Mapping[str, Any]) -> _Origin | None:
+    """Of a passage that this command has stored."""
+    root, source = metadata.get("root"), metadata.get("source")
+    return _Origin(Path(root), Path(root, source)) if isinstance(root, str) and isinstance(source, str) else None
 
 
-def _read_places(found: FoundFiles) -> Iterator[dict[str, Any]]:
-    """Chroma's filters for all that is stored from the folders, and from the single files, that were given."""
-    if found.folders:
-        yield {"root": {"$in": [str(folder) for folder in found.folders]}}
-    names: dict[Path, list[str]] = defaultdict(list)
-    for file in found.files:
-        if file.root not in found.folders:
-            names[file.root].append(file.name)
-    for root, sources in names.items():
-        for start in range(0, len(sources), SOURCES_AT_ONCE):
-            here = {"source": {"$in": sources[start : start + SOURCES_AT_ONCE]}}
-            yield {"$and": [{"root": str(root)}, here]}
+def _is_below(file: Path, places: Collection[Path]) -> bool:
+    """Whether a file is one of `places` or in one of them."""
+    return any(place in places for place in (file, *file.parents))

@@ -14,6 +14,8 @@ from onegen_integrations.model import OneGen
 from onegen_integrations.passages import ScoredPassage, Vectors
 
 if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
     from onegen_integrations.chroma import ChromaPassages
 
 
@@ -45,17 +47,7 @@ def open_passages(args: argparse.Namespace, model: OneGen) -> ChromaPassages:
     """
     from onegen_integrations.chroma import ChromaPassages
 
-    if args.host is None:
-        return ChromaPassages(model, path=args.db, collection=args.collection)
-
-    import chromadb
-    from chromadb.config import Settings
-
-    from onegen_integrations.chroma.collection import store_errors
-
-    with store_errors(f"reach the server {args.host}:{args.port}"):
-        client = chromadb.HttpClient(args.host, args.port, settings=Settings(anonymized_telemetry=False))
-    return ChromaPassages(model, client=client, collection=args.collection)
+    return ChromaPassages(model, client=_client(args), collection=args.collection)
 
 
 def open_source(args: argparse.Namespace, model: OneGen) -> ChromaPassages | FilteredPassages:
@@ -64,16 +56,39 @@ def open_source(args: argparse.Namespace, model: OneGen) -> ChromaPassages | Fil
     Raises:
         PassageStoreError: there are none.
     """
+    from onegen_integrations.chroma.collection import store_errors
+
     where = f"{args.host}:{args.port}" if args.db is None else args.db
     advice = "fill it with: onegen index PATHS..."
-    if args.db is not None and not args.db.exists():
+    if args.db is not None and not (args.db.exists() and (args.db.is_file() or any(args.db.iterdir()))):
         msg = f"There is no database {where}; {advice}"
+        raise PassageStoreError(msg)
+    with store_errors(f"list the collections of {where}"):
+        names = sorted(collection.name for collection in _client(args).list_collections())
+    if args.collection not in names:
+        msg = f"There is no collection {args.collection!r} in {where}, which has {names}; {advice}"
         raise PassageStoreError(msg)
     passages = open_passages(args, model)
     if passages.count() == 0:
         msg = f"The collection {args.collection!r} of {where} holds no passages; {advice}"
         raise PassageStoreError(msg)
     return passages if args.where is None else FilteredPassages(passages, args.where)
+
+
+def _client(args: argparse.Namespace) -> ClientAPI:
+    """Of the database in `--db`, or of the server at `--host`."""
+    if args.host is None:
+        from onegen_integrations.chroma import open_database
+
+        return open_database(args.db)
+
+    import chromadb
+    from chromadb.config import Settings
+
+    from onegen_integrations.chroma.collection import store_errors
+
+    with store_errors(f"reach the server {args.host}:{args.port}"):
+        return chromadb.HttpClient(args.host, args.port, settings=Settings(anonymized_telemetry=False))
 
 
 class FilteredPassages:

@@ -23,7 +23,7 @@ class Sampler:
         self._greedy = temperature == 0
         self._processors = LogitsProcessorList()
         if not self._greedy:
-            self._processors.append(TemperatureLogitsWarper(temperature))
+            self._processors.append(TemperatureLogitsWarper(float(temperature)))
             if top_p < 1:
                 self._processors.append(TopPLogitsWarper(top_p))
         self._generator = torch.Generator(device)

@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from onegen_integrations.errors import DataFormatError, InvalidInputError
 from onegen_integrations.evaluation.metrics import HOTPOTQA_CLOSED_ANSWERS, exact_match, f1, recall_at_k
 from onegen_integrations.evaluation.report import Row, mean_rows
-from onegen_integrations.evaluation.runner import Question, QuestionSet, answer, evenly, read_rows, read_text
+from onegen_integrations.evaluation.runner import Question, QuestionSet, answer, evenly
 from onegen_integrations.files import Document, split_document
+from onegen_integrations.jsonl import read_objects, read_text
 from onegen_integrations.model import OneGen
 from onegen_integrations.passages import MemoryPassages, Passage
 
@@ -63,8 +64,8 @@ def read_nq_open(folder: Path) -> QuestionSet:
     """Natural Questions, open domain (Lee et al. 2019), over the gold passages of all questions (Liu et al. 2023)."""
     path = folder / "nq_open" / "dev.jsonl"
     corpus, questions = _Corpus(), []
-    for number, row in enumerate(read_rows(path, "question", "answers", "ctxs"), start=1):
-        with _expecting(f"{path}, line {number}", "an object whose 'ctxs' hold the gold passage"):
+    for place, _, row in read_objects(path, "question", "answers", "ctxs"):
+        with _expecting(place, "an object whose 'ctxs' hold the gold passage"):
             gold = corpus.add(*next((ctx["title"], ctx["text"]) for ctx in row["ctxs"] if ctx["isgold"]))
             questions.append(Question(row["question"], tuple(row["answers"]), (gold,)))
     return QuestionSet("nq_open", corpus.passages(), tuple(questions))
@@ -73,14 +74,14 @@ def read_nq_open(folder: Path) -> QuestionSet:
 def read_hotpotqa(folder: Path) -> QuestionSet:
     """HotpotQA (Yang et al. 2018): questions with two gold passages each, over a pooled corpus."""
     corpus = _Corpus()
-    rows = read_rows(folder / "hotpotqa" / "dev.corpus.jsonl", "title", "text")
+    rows = [row for _, _, row in read_objects(folder / "hotpotqa" / "dev.corpus.jsonl", "title", "text")]
     ids = {row["title"]: corpus.add(row["title"], row["text"]) for row in rows}
     questions = []
     path = folder / "hotpotqa" / "dev.questions.jsonl"
-    for number, row in enumerate(read_rows(path, "question", "answer", "gold_titles"), start=1):
+    for place, _, row in read_objects(path, "question", "answer", "gold_titles"):
         unknown = sorted(set(row["gold_titles"]) - set(ids))
         if unknown:
-            msg = f"{path}, line {number}: the corpus has no passages with the titles {unknown}."
+            msg = f"{place}: the corpus has no passages with the titles {unknown}."
             raise DataFormatError(msg)
         gold = tuple(ids[title] for title in row["gold_titles"])
         questions.append(Question(row["question"], (row["answer"],), gold))

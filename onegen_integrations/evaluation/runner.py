@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from onegen_integrations.errors import ContextWindowError, DataFormatError
+from onegen_integrations.errors import ContextWindowError
 from onegen_integrations.generation import Generation
+from onegen_integrations.jsonl import read_objects
 from onegen_integrations.model import OneGen
 from onegen_integrations.passages import Passage
 from onegen_integrations.text import Messages
@@ -47,48 +47,17 @@ def read_question_set(name: str, passages: Path, questions: Path) -> QuestionSet
     """Read a corpus (`{"id", "title", "text"}`) and its questions (`{"question", "answer", "aliases", "sources"}`).
 
     Raises:
-        DataFormatError: a file is missing, or a line of it is not of that form.
+        DataFormatError: a file cannot be read, or a line of it is not of that form.
     """
     corpus = [
-        Passage(row["id"], row["text"], {"title": row["title"]}) for row in read_rows(passages, "id", "title", "text")
+        Passage(row["id"], row["text"], {"title": row["title"]})
+        for _, _, row in read_objects(passages, "id", "title", "text")
     ]
     asked = [
         Question(row["question"], (row["answer"], *row["aliases"]), tuple(row["sources"]))
-        for row in read_rows(questions, "question", "answer", "aliases", "sources")
+        for _, _, row in read_objects(questions, "question", "answer", "aliases", "sources")
     ]
     return QuestionSet(name, tuple(corpus), tuple(asked))
-
-
-def read_rows(path: Path, *fields: str) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file.
-
-    Raises:
-        DataFormatError: there is no such file, or a line is not an object with these fields.
-    """
-    rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            msg = f"{path}, line {number}: not JSON ({error})."
-            raise DataFormatError(msg) from error
-        missing = sorted(set(fields) - set(row)) if isinstance(row, dict) else list(fields)
-        if missing:
-            msg = f"{path}, line {number}: the fields {missing} are missing; each line must be an object with {fields}."
-            raise DataFormatError(msg)
-        rows.append(row)
-    return rows
-
-
-def read_text(path: Path) -> str:
-    """Raises:
-    DataFormatError: there is no such file.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read: {error}"
-        raise DataFormatError(msg) from error
 
 
 def evenly(items: Sequence[_Item], limit: int | None) -> list[_Item]:

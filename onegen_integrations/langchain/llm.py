@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,13 +22,13 @@ from typing_extensions import Self
 
 from onegen_integrations import __version__
 from onegen_integrations.errors import InvalidInputError
-from onegen_integrations.generation import Finish, TextDelta
+from onegen_integrations.generation import Finish, Generation, TextDelta
 from onegen_integrations.langchain.messages import core_messages, tool_format, usage_metadata
-from onegen_integrations.serving import LazyModel, iterate_in_thread
+from onegen_integrations.serving import LazyModel, call_options, iterate_in_thread, loading_settings
 from onegen_integrations.structured import ToolCallDelta, usual_tool_choice
 
 _PROVIDER = "onegen"
-_REMOTE = {"api_key", "base_url", "max_retries", "n", "timeout"}  # of services; a local model has no use for them
+_REMOTE = {"api_key", "base_url", "max_retries", "timeout"}  # of services; a local model has no use for them
 _IGNORED = {"parallel_tool_calls", "stream", "stream_usage", "strict"} | _REMOTE
 
 
@@ -92,6 +93,16 @@ class OneGenLLM(BaseChatModel, Embeddings):
             self._add_version("onegen-integrations", __version__)
             self._lazy = LazyModel(self.model, **self._loading())
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self.model_copy()  # a deep copy would double the weights
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What is pickled names the weights and does not hold them."""
+        state = super().__getstate__()
+        if not isinstance(self.model, (str, Path, type(None))):
+            state["__dict__"] = {**state["__dict__"], "model": loading_settings(self.model)["checkpoint"]}
+        return state
 
     def _loading(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in ("revision", "device", "dtype", "config", "adapter")}
@@ -161,22 +172,20 @@ class OneGenLLM(BaseChatModel, Embeddings):
             InvalidInputError: a setting is unknown.
         """
         given = {key: value for key, value in settings.items() if key not in _IGNORED}
-        options: dict[str, Any] = {
-            "stop": stop if stop is not None else self.stop or (),
-            "max_new_tokens": given.pop("max_new_tokens", None) or given.pop("max_tokens", None) or self.max_tokens,
-            "tools": tool_format(given.pop("tools", None) or ()),
+        if given.pop("n", None) not in (None, 1):
+            msg = f"n is {settings['n']!r}, but a call gives one answer; for several, batch() the question with seeds."
+            raise InvalidInputError(msg)
+        tools = tool_format(given.pop("tools", None) or ())
+        choice = usual_tool_choice(given.pop("tool_choice", None))
+        form = {
+            "tools": tools,
+            "tool_choice": choice if tools else "auto",
             "json_schema": _json_schema(given.pop("response_format", None)),
         }
-        choice = usual_tool_choice(given.pop("tool_choice", None))
-        options["tool_choice"] = choice if options["tools"] else "auto"
-        for name in ("temperature", "top_p", "seed"):
-            value = given.pop(name, None)
-            options[name] = getattr(self, name) if value is None else value
-        if given:
-            allowed = ["max_tokens", "response_format", "seed", "stop", "temperature", "tool_choice", "tools", "top_p"]
-            msg = f"OneGenLLM knows no {sorted(given)} for a call; allowed are {allowed}."
-            raise InvalidInputError(msg)
-        return options
+        decoding = {name: getattr(self, name) for name in ("temperature", "top_p", "seed")}
+        decoding |= {"max_new_tokens": self.max_tokens, "stop": stop if stop is not None else self.stop or ()}
+        allowed = {*decoding, "response_format", "tool_choice", "tools"}
+        return form | call_options(decoding, given, allowed, "OneGenLLM")
 
     def _stream(
         self,
@@ -237,16 +246,33 @@ class OneGenLLM(BaseChatModel, Embeddings):
 
     def _last(self, event: Finish) -> AIMessageChunk:
         """The end of a message, which alone carries its usage and whence it comes."""
-        generation = event.generation
-        return AIMessageChunk(
-            content="",
-            usage_metadata=usage_metadata(generation.usage),
-            response_metadata={
-                "model_name": self.model_name,
-                "model_provider": _PROVIDER,
-                "finish_reason": generation.finish_reason,
-            },
-            chunk_position="last",
+        return AIMessageChunk(content="", chunk_position="last", **self.message_fields(event.generation))
+
+    def message_fields(self, generation: Generation) -> dict[str, Any]:
+        """What a message tells of its making, beside its content."""
+        metadata = {
+            "model_name": self.model_name,
+            "model_provider": _PROVIDER,
+            "finish_reason": generation.finish_reason,
+        }
+        return {"usage_metadata": usage_metadata(generation.usage), "response_metadata": metadata}
+
+    def start_run(self, managers: Any, parent: Any, messages: Sequence[BaseMessage]) -> Any:
+        """Start a run of this model within another one, as its own methods do, for a caller that streams by itself.
+
+        Args:
+            managers: `CallbackManager`, or `AsyncCallbackManager`, with which the result has to be awaited.
+            parent: the callback manager of the run that it belongs to.
+            messages: of the conversation.
+
+        Returns:
+            A list with the callback manager of the run.
+        """
+        traced = dict(self._get_ls_params())
+        manager = managers.configure(parent, self.callbacks, self.verbose, None, self.tags, traced, self.metadata)
+        params = self._get_invocation_params()
+        return manager.on_chat_model_start(
+            self._serialized, [list(messages)], invocation_params=params, options={}, batch_size=1
         )
 
     # --- tools ------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
@@ -36,7 +36,7 @@ def _core_message(message: BaseMessage) -> dict[str, Any]:
         ]
     if isinstance(message, ToolMessage):
         converted["tool_call_id"] = message.tool_call_id
-    if isinstance(message, (ToolMessage, FunctionMessage)) and message.name:
+    if message.name:
         converted["name"] = message.name
     return converted
 

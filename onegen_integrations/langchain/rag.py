@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
+from functools import partial
 from typing import Any, Literal
 
 from langchain_core.callbacks import (
@@ -16,7 +17,8 @@ from langchain_core.callbacks import (
     dispatch_custom_event,
 )
 from langchain_core.documents import Document
-from langchain_core.messages import convert_to_messages
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.vectorstores import VectorStore
@@ -24,7 +26,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self, TypedDict
 
 from onegen_integrations.errors import InvalidInputError
-from onegen_integrations.generation import Finish, Retrieval, TextDelta
+from onegen_integrations.generation import Event, Finish, Retrieval, TextDelta
 from onegen_integrations.langchain.llm import OneGenLLM
 from onegen_integrations.langchain.messages import core_messages, usage_metadata
 from onegen_integrations.langchain.sources import VectorStorePassages, document_of
@@ -35,7 +37,10 @@ from onegen_integrations.text import check_text
 RETRIEVAL_EVENT = "onegen_retrieval"
 
 Chunk = dict[str, Any]
-Search = Callable[[str, Callable[[], Sequence[Sequence[ScoredPassage]]]], Sequence[Sequence[ScoredPassage]]]
+PassageSearch = Callable[[Vectors, int], Sequence[Sequence[ScoredPassage]]]
+Search = Callable[[str, Callable[[], Sequence[ScoredPassage]]], Sequence[ScoredPassage]]
+
+_OUTPUT = ("context", "answer", "usage_metadata")
 
 
 class RAGInput(TypedDict):
@@ -49,8 +54,9 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
 
     Input: `{"input": question, "chat_history": [...]}`, or the question alone. Output: the input with `context` (the
     documents found, in order, with `relevance_score` and `retrieval_query` in their metadata), `answer`, and
-    `usage_metadata`. A stream yields `context` as soon as it is found and `answer` in pieces. Each retrieval is a
-    retriever run within the chain's run, and a custom event "onegen_retrieval".
+    `usage_metadata`; what the input has under these names does not count. A stream yields `context` as soon as it is
+    found and `answer` in pieces. Within the chain's run the answer is a chat model's run, with tokens and usage, and
+    each retrieval a retriever's run and a custom event "onegen_retrieval".
 
     ```python
     rag = OneGenRAG(llm=llm, vectorstore=store)
@@ -58,7 +64,8 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
     ```
 
     Attributes:
-        llm: its settings (`max_tokens`, `stop`, ...) hold for the answers.
+        llm: its settings (`max_tokens`, `stop`, ...), callbacks and rate limiter hold for the answers; its cache does
+            not, for the passages may have changed.
         vectorstore: where it searches; or
         passages: a `PassageSource` instead, such as `ChromaPassages`.
         k: passages of one retrieval.
@@ -78,7 +85,7 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    _source: PassageSource | None = PrivateAttr(default=None)
+    _source: VectorStorePassages | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -93,6 +100,10 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
             raise ValueError(msg)
         if self.passages is not None and self.search_kwargs:
             msg = "search_kwargs= is for a vectorstore=; a passage source has its own settings."
+            raise ValueError(msg)
+        own = sorted({"k", "score_threshold"} & self.search_kwargs.keys())
+        if own:
+            msg = f"search_kwargs= holds {own}, which OneGenRAG takes itself: write {own[0]}= beside it."
             raise ValueError(msg)
         return self
 
@@ -137,63 +148,91 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
     def _answer(
         self, inputs: Iterator[Any], run_manager: CallbackManagerForChainRun, config: RunnableConfig
     ) -> Iterator[Chunk]:
-        given = _whole(list(inputs))
+        given, messages = _whole(list(inputs))
+        if self.llm.rate_limiter is not None:
+            self.llm.rate_limiter.acquire()
+        [writing] = self.llm.start_run(CallbackManager, run_manager.get_child(), messages)
         search = _traced(run_manager.get_child(), self._retriever_name)
-        with closing(self._chunks(given, search)) as chunks:
-            for chunk, retrieval in chunks:
-                if retrieval is not None:
-                    dispatch_custom_event(RETRIEVAL_EVENT, retrieval, config=config)
-                yield chunk
+        try:
+            with closing(self._chunks(given, messages, search)) as chunks:
+                for chunk, event in chunks:
+                    if isinstance(event, Retrieval):
+                        dispatch_custom_event(RETRIEVAL_EVENT, _told(event, chunk), config=config)
+                    elif isinstance(event, TextDelta):
+                        writing.on_llm_new_token(event.text, chunk=_token(event))
+                    elif isinstance(event, Finish):
+                        writing.on_llm_end(self._result(event))
+                    yield chunk
+        except BaseException as error:
+            writing.on_llm_error(error)
+            raise
 
     async def _aanswer(
         self, inputs: AsyncIterator[Any], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
     ) -> AsyncIterator[Chunk]:
-        given = _whole([part async for part in inputs])
+        given, messages = _whole([part async for part in inputs])
+        if self.llm.rate_limiter is not None:
+            await self.llm.rate_limiter.aacquire()
+        [writing] = await self.llm.start_run(AsyncCallbackManager, run_manager.get_child(), messages)
         search = _traced_from_thread(run_manager.get_child(), self._retriever_name, asyncio.get_running_loop())
-        async with aclosing(iterate_in_thread(self._chunks(given, search))) as chunks:
-            async for chunk, retrieval in chunks:
-                if retrieval is not None:
-                    await adispatch_custom_event(RETRIEVAL_EVENT, retrieval, config=config)
-                yield chunk
+        try:
+            async with aclosing(iterate_in_thread(self._chunks(given, messages, search))) as chunks:
+                async for chunk, event in chunks:
+                    if isinstance(event, Retrieval):
+                        await adispatch_custom_event(RETRIEVAL_EVENT, _told(event, chunk), config=config)
+                    elif isinstance(event, TextDelta):
+                        await writing.on_llm_new_token(event.text, chunk=_token(event))
+                    elif isinstance(event, Finish):
+                        await writing.on_llm_end(self._result(event))
+                    yield chunk
+        except BaseException as error:
+            await writing.on_llm_error(error)
+            raise
 
-    def _chunks(self, given: dict[str, Any], search: Search) -> Generator[tuple[Chunk, Chunk | None], None, None]:
-        """Pieces of the output; with a piece that holds documents, what is told of that retrieval."""
-        history = convert_to_messages(given.get("chat_history") or [])
-        messages = [*core_messages(history), {"role": "user", "content": given["input"]}]
-        source = _Watched(self._passages(), given["input"], search)
+    def _result(self, event: Finish) -> LLMResult:
+        message = AIMessage(content=event.generation.text, **self.llm.message_fields(event.generation))
+        return LLMResult(generations=[[ChatGeneration(message=message)]])
+
+    def _chunks(
+        self, given: dict[str, Any], messages: Sequence[BaseMessage], search: Search
+    ) -> Generator[tuple[Chunk, Event | None], None, None]:
+        """Pieces of the output, each with the event that it comes from."""
         options = self.llm.options(None, {}) | {
-            "passages": source,
+            "passages": _Watched(self._search(), search),
             "retrieval": self.retrieval,
             "top_k": self.k,
             "max_retrievals": self.max_retrievals,
             "score_threshold": self.score_threshold,
         }
-        yield AddableDict(given), None
+        yield AddableDict({key: value for key, value in given.items() if key not in _OUTPUT}), None
         found = False
-        with closing(self.llm.onegen.stream(messages, **options)) as events:
+        with closing(self.llm.onegen.stream(core_messages(messages), **options)) as events:
             for event in events:
                 if isinstance(event, TextDelta):
-                    source.text += event.text
-                    yield AddableDict(answer=event.text), None
+                    yield AddableDict(answer=event.text), event
                 elif isinstance(event, Retrieval):
                     found = True
-                    source.text = ""
-                    documents = [document_of(passage, event.query) for passage in event.passages]
-                    told = {"query": event.query, "position": event.position, "documents": documents}
-                    yield AddableDict(context=documents), told
+                    yield AddableDict(context=[document_of(passage, event.query) for passage in event.passages]), event
                 elif isinstance(event, Finish):
                     if not found:
                         yield AddableDict(context=[]), None
                     if not event.generation.text:
                         yield AddableDict(answer=""), None
-                    yield AddableDict(usage_metadata=usage_metadata(event.generation.usage)), None
+                    yield AddableDict(usage_metadata=usage_metadata(event.generation.usage)), event
 
-    def _passages(self) -> PassageSource:
+    def _search(self) -> PassageSearch:
+        """The search, once it is sure that the store can be searched in this way, by this model."""
         if self.passages is not None:
-            return self.passages
-        if self._source is None:
-            self._source = VectorStorePassages(self.vectorstore, self.llm.onegen, **self.search_kwargs)
-        return self._source
+            return self.passages.search
+        if self._source is None or self._source.vectorstore is not self.vectorstore:
+            self._source = VectorStorePassages(self.vectorstore, self.llm.onegen)
+        if self.score_threshold is not None and not self._source.gives_cosines:
+            msg = (
+                f"The scores of {type(self.vectorstore).__name__} are not known to be cosine similarities, so"
+                " score_threshold= cannot be held against them; leave it out."
+            )
+            raise InvalidInputError(msg)
+        return partial(self._source.search, **self.search_kwargs)
 
     @property
     def _retriever_name(self) -> str:
@@ -204,20 +243,16 @@ class _Watched:
     """A passage source whose searches are seen by LangChain's tracers.
 
     Args:
-        source: does the search.
-        question: what the first search is about.
-        search: runs it within a retriever run.
+        search: by vectors.
+        run: runs it within a retriever run.
     """
 
-    def __init__(self, source: PassageSource, question: str, search: Search) -> None:
-        self._source = source
-        self._question = question
-        self._run = search
-        self.text = ""  # written since the last retrieval
+    def __init__(self, search: PassageSearch, run: Search) -> None:
+        self.search = search
+        self._run = run
 
-    def search(self, vectors: Vectors, k: int) -> Sequence[Sequence[ScoredPassage]]:
-        query = self.text.strip() or self._question
-        return self._run(query, lambda: self._source.search(vectors, k))
+    def search_for(self, query: str, vector: Vectors, k: int) -> Sequence[ScoredPassage]:
+        return self._run(query, lambda: self.search(vector[None], k)[0])
 
 
 def _traced(manager: CallbackManager, name: str) -> Search:
@@ -252,15 +287,24 @@ def _traced_from_thread(manager: AsyncCallbackManager, name: str, loop: asyncio.
     return run
 
 
-def _documents(found: Sequence[Sequence[ScoredPassage]], query: str) -> list[Document]:
-    return [document_of(passage, query) for passages in found for passage in passages]
+def _documents(found: Sequence[ScoredPassage], query: str) -> list[Document]:
+    return [document_of(passage, query) for passage in found]
 
 
-def _whole(parts: Sequence[Any]) -> dict[str, Any]:
-    """The input, which an upstream Runnable may have streamed in parts.
+def _told(event: Retrieval, chunk: Chunk) -> dict[str, Any]:
+    """What listeners are told of a retrieval."""
+    return {"query": event.query, "position": event.position, "documents": chunk["context"]}
+
+
+def _token(event: TextDelta) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
+
+
+def _whole(parts: Sequence[Any]) -> tuple[dict[str, Any], list[BaseMessage]]:
+    """The input, which an upstream Runnable may have streamed in parts, and the conversation that it stands for.
 
     Raises:
-        InvalidInputError: it holds no question.
+        InvalidInputError: it holds no question, or a history that is no list of messages.
     """
     whole = parts[0] if len(parts) == 1 else _joined(parts)
     given = {"input": whole} if isinstance(whole, str) else whole
@@ -268,7 +312,11 @@ def _whole(parts: Sequence[Any]) -> dict[str, Any]:
         msg = f"OneGenRAG takes a question or {{'input': question, 'chat_history': [...]}}, not {whole!r:.200}."
         raise InvalidInputError(msg)
     check_text(given["input"], "The question")
-    return given
+    history = given.get("chat_history") or []
+    if not isinstance(history, Sequence) or isinstance(history, str):
+        msg = f"chat_history must be a list of messages, not {history!r:.200}."
+        raise InvalidInputError(msg)
+    return given, [*convert_to_messages(history), HumanMessage(given["input"])]
 
 
 def _joined(parts: Any) -> Any:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Scored = Sequence[tuple[Document, float]]
 
+_FAISS_L2 = 1  # faiss.METRIC_L2, whatever LangChain's `distance_strategy` says
+
 
 class VectorStorePassages:
     """A `PassageSource` over any LangChain vector store that can be searched by vector.
@@ -31,20 +33,26 @@ class VectorStorePassages:
         model: has filled the store.
         **search_kwargs: passed on to each search: `filter`, ...
 
+    Attributes:
+        vectorstore: as it was given.
+        gives_cosines: whether its scores are known to be cosine similarities.
+
     Raises:
         FingerprintMismatchError: another model has filled the store.
         InvalidInputError: the store cannot be searched by vector.
     """
 
     def __init__(self, vectorstore: VectorStore, model: OneGen, **search_kwargs: Any) -> None:
-        self._search = _search_of(vectorstore)
+        self.vectorstore = vectorstore
+        self._search, self.gives_cosines = _search_of(vectorstore)
         self._search_kwargs = search_kwargs
         _check_owner(vectorstore, model)
 
-    def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
+    def search(self, vectors: Vectors, k: int, **search_kwargs: Any) -> list[list[ScoredPassage]]:
         """The k best documents for each query vector [n, dim], best first; fewer where the store has fewer."""
+        settings = self._search_kwargs | search_kwargs
         return [
-            [_passage(document, score) for document, score in self._search(vector.tolist(), k, **self._search_kwargs)]
+            [_passage(document, score) for document, score in self._search(vector.tolist(), k, **settings)]
             for vector in vectors
         ]
 
@@ -68,21 +76,27 @@ def _passage(document: Document, score: float) -> ScoredPassage:
     return _Untitled(str(own_id), document.page_content, document.metadata, score)
 
 
-def _search_of(vectorstore: VectorStore) -> Callable[..., Scored]:
+def _search_of(vectorstore: VectorStore) -> tuple[Callable[..., Scored], bool]:
+    """A search by vector, and whether its scores are known to be cosine similarities."""
     if isinstance(vectorstore, Chroma):
-        distances = vectorstore.similarity_search_by_vector_with_relevance_scores
-        half = 2.0 if _chroma_space(vectorstore) == "l2" else 1.0  # |q - d|^2 = 2 - 2 cos for vectors of unit length
-        return lambda vector, k, **kwargs: [(doc, 1 - d / half) for doc, d in distances(vector, k, **kwargs)]
+        half = 2.0 if _chroma_space(vectorstore) == "l2" else 1.0
+        return _from_distances(vectorstore.similarity_search_by_vector_with_relevance_scores, half), True
     scored = getattr(vectorstore, "similarity_search_with_score_by_vector", None)
+    if scored is not None and _is_faiss(vectorstore) and vectorstore.index.metric_type == _FAISS_L2:  # type: ignore[attr-defined]
+        return _from_distances(scored, 2.0), True
     if scored is not None:
-        if _is_faiss(vectorstore) and "EUCLIDEAN" in vectorstore.distance_strategy:  # type: ignore[attr-defined]
-            return lambda vector, k, **kwargs: [(doc, 1 - float(d) / 2) for doc, d in scored(vector, k, **kwargs)]
-        return lambda vector, k, **kwargs: [(doc, float(s)) for doc, s in scored(vector, k, **kwargs)]
+        known = isinstance(vectorstore, InMemoryVectorStore) or _is_faiss(vectorstore)
+        return lambda vector, k, **kwargs: [(doc, float(s)) for doc, s in scored(vector, k, **kwargs)], known
     if type(vectorstore).similarity_search_by_vector is VectorStore.similarity_search_by_vector:
         msg = f"{type(vectorstore).__name__} cannot be searched by vector, which one-pass generation needs."
         raise InvalidInputError(msg)
     plain = vectorstore.similarity_search_by_vector
-    return lambda vector, k, **kwargs: [(document, float("nan")) for document in plain(vector, k, **kwargs)]
+    return lambda vector, k, **kwargs: [(document, float("nan")) for document in plain(vector, k, **kwargs)], False
+
+
+def _from_distances(search: Callable[..., Scored], half: float) -> Callable[..., Scored]:
+    """Cosines by distances of unit vectors: 1 - cos (`half` is 1), or |q - d|^2 = 2 - 2 cos (`half` is 2)."""
+    return lambda vector, k, **kwargs: [(doc, 1 - float(d) / half) for doc, d in search(vector, k, **kwargs)]
 
 
 def _chroma_space(vectorstore: Chroma) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_chroma import Chroma
 from langchain_core.embeddings import Embeddings
 
-from onegen_integrations.chroma import open_collection, rows_per_call
+from onegen_integrations.chroma import open_collection, replacing, rows_per_call
 from onegen_integrations.errors import InvalidInputError
 from onegen_integrations.langchain.embeddings import OneGenEmbeddings
 from onegen_integrations.langchain.llm import OneGenLLM
@@ -75,6 +75,8 @@ class OneGenChroma(Chroma):
     ) -> list[str]:
         """Embed texts and write them, in as many calls as it takes; returns their ids.
 
+        A text whose id is there already takes the place of the stored one, with its metadata.
+
         Raises:
             FingerprintMismatchError: the collection belongs to another model.
         """
@@ -84,7 +86,17 @@ class OneGenChroma(Chroma):
         written: list[str] = []
         for start in range(0, len(given), size):
             part = slice(start, start + size)
-            written += super().add_texts(
-                given[part], metadatas[part] if metadatas else None, ids[part] if ids else None, **kwargs
-            )
+            own = metadatas[part] if metadatas else None
+            if ids:
+                own = self._in_place(ids[part], own)
+            written += super().add_texts(given[part], own, ids[part] if ids else None, **kwargs)
         return written
+
+    def _in_place(self, ids: list[str], metadatas: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        """Metadata that leave nothing of what is stored under these ids."""
+        stored = self._collection.get(ids=[key for key in ids if key], include=["metadatas"])
+        before = dict(zip(stored["ids"], stored["metadatas"] or [], strict=True))
+        if not any(before.values()):
+            return metadatas
+        given = metadatas or [{}] * len(ids)
+        return [replacing(before.get(key), own or {}) for key, own in zip(ids, given, strict=True)]

@@ -7,7 +7,7 @@ if find_spec("llama_index") is None or find_spec("llama_index.core") is None:
         "onegen_integrations.llama_index needs the package llama-index-core; install onegen-integrations[llama-index]."
     )
     raise ImportError(msg)
-if find_spec("llama_index.vector_stores.chroma") is None:
+if find_spec("llama_index.vector_stores") is None or find_spec("llama_index.vector_stores.chroma") is None:
     msg = (
         "onegen_integrations.llama_index needs the package llama-index-vector-stores-chroma; install"
         " onegen-integrations[llama-index]."

@@ -15,7 +15,7 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
-from onegen_integrations.chroma import client_of, open_collection, rows_per_call
+from onegen_integrations.chroma import client_of, open_collection, replacing, rows_per_call
 from onegen_integrations.llama_index.weights import OneGenComponent
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ class OneGenChromaVectorStore(ChromaVectorStore):
             ids=ids,
             embeddings=np.asarray([node.get_embedding() for node in nodes], dtype=np.float32),
             documents=[node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes],
-            # Chroma merges metadata: what only the stored node has is taken out by None.
-            metadatas=[{**dict.fromkeys(before.get(node.node_id) or {}), **self._metadata(node)} for node in nodes],
+            metadatas=[replacing(before.get(node.node_id), self._metadata(node)) for node in nodes],
         )
 
     def _metadata(self, node: BaseNode) -> dict[str, Any]:

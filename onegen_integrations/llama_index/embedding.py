@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator
+from typing_extensions import Self
 
-from onegen_integrations.errors import InvalidInputError
+from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
 from onegen_integrations.llama_index.weights import OneGenComponent
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
+
+_WEIGHTS: Final = "weights"  # the key of what tells them apart, in a dict of the fields
 
 
 class OneGenEmbedding(OneGenComponent, BaseEmbedding):
@@ -59,11 +62,28 @@ class OneGenEmbedding(OneGenComponent, BaseEmbedding):
         return "OneGenEmbedding"
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """The fields, with the fingerprint of the weights, which are loaded for that.
+        """The fields, with what tells the weights apart from others; they are not loaded for that.
 
         Ingestion caches take it for their key: vectors of a checkpoint that has changed since are made anew.
         """
-        return super().to_dict(**kwargs) | {"fingerprint": self.onegen.fingerprint}
+        return super().to_dict(**kwargs) | {_WEIGHTS: self._lazy.identity}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """An object with the fields of `to_dict`.
+
+        Raises:
+            FingerprintMismatchError: the checkpoint has changed since.
+        """
+        component = super().from_dict({name: value for name, value in data.items() if name != _WEIGHTS}, **kwargs)
+        meant, found = data.get(_WEIGHTS), component._lazy.identity  # noqa: SLF001 (its own class)
+        if component.fingerprint is None and meant not in (None, found):
+            msg = (
+                f"{component.model_name!r} holds other weights ({found}) than those that are meant ({meant}): the"
+                " checkpoint has changed. Embed with the one that was there, or make the vectors anew."
+            )
+            raise FingerprintMismatchError(msg)
+        return component
 
     def _get_query_embedding(self, query: str) -> Embedding:
         return self.onegen.embed_queries([query])[0].tolist()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -23,7 +23,6 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from pydantic import AliasChoices
 
-from onegen_integrations.errors import InvalidInputError
 from onegen_integrations.llama_index.embedding import OneGenEmbedding
 from onegen_integrations.llama_index.messages import (
     alast,
@@ -34,12 +33,10 @@ from onegen_integrations.llama_index.messages import (
 )
 from onegen_integrations.llama_index.structured import StructuredCalls
 from onegen_integrations.llama_index.weights import OneGenComponent
-from onegen_integrations.serving import iterate_in_thread
+from onegen_integrations.serving import call_options, iterate_in_thread
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
-
-_ALIASES: Final = {"max_tokens": "max_new_tokens"}
 
 
 class OneGenLLM(OneGenComponent, StructuredCalls):
@@ -180,20 +177,10 @@ class OneGenLLM(OneGenComponent, StructuredCalls):
         """The fields, and what a call sets otherwise, as options of `OneGen.generate`."""
         from onegen_integrations.generation import GenerationOptions
 
-        given = {_ALIASES.get(name, name): value for name, value in kwargs.items() if value is not None}
+        decoding = {name: getattr(self, name) for name in ("temperature", "top_p", "seed")}
+        decoding |= {"max_new_tokens": self.max_tokens, "stop": self.stop or ()}
         allowed = {field.name for field in fields(GenerationOptions)}
-        unknown = sorted(set(given) - allowed)
-        if unknown:
-            msg = f"Unknown keyword arguments {unknown}; allowed are {sorted(allowed | set(_ALIASES))}."
-            raise InvalidInputError(msg)
-        return {
-            "max_new_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-            "stop": self.stop or (),
-            **given,
-        }
+        return call_options(decoding, kwargs, allowed, self.class_name())
 
 
 def _completions(responses: Iterable[ChatResponse]) -> CompletionResponseGen:

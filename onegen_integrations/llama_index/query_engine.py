@@ -138,7 +138,7 @@ class OneGenQueryEngine(BaseQueryEngine):
         if not self._checked and isinstance(self._retriever, VectorIndexRetriever):
             check_index(self._retriever._index, self.llm.onegen)  # noqa: SLF001 (LlamaIndex has no public name for it)
         self._checked = True
-        sources = RetrievedNodes(self._retriever, conversation[-1].content or "", self._node_postprocessors)
+        sources = RetrievedNodes(self._retriever, self._node_postprocessors)
         return sources, {"messages": [*self._prefix_messages, *conversation], "passages": sources, **self._options}
 
     def _get_prompt_modules(self) -> PromptMixinType:

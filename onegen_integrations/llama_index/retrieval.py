@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.bridge.pydantic import BaseModel, Field, PrivateAttr
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.indices.vector_store import VectorStoreIndex
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -24,42 +25,47 @@ if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
 
 
-class RetrievedNodes:
+class RetrievedNodes(BaseModel):
     """A retriever as the passage source of one answer; `nodes` fills with what is spliced into it, each node once.
 
-    The retriever is given the vector that the model has made in the middle of the answer, so it embeds nothing. Its
-    events and spans, its filters and mode are those it always has, and it decides how many nodes there are.
+    The retriever is given the vector that the model has made in the middle of the answer, so it embeds nothing, and
+    the text that led to it. Its events and spans, its filters and mode are those it always has, and it decides how many
+    nodes there are.
 
     A passage's text is the node's content in `MetadataMode.EMBED`, metadata in front: that is what was embedded. So the
     model reads what its vector stood for, and where passages are isolated, what was computed when it was embedded can
     serve again. To keep metadata from the model, use `excluded_embed_metadata_keys`.
 
+    It is a pydantic model so that events, which have it among the arguments of a call, can be written as JSON.
+
     Args:
         retriever: any one that searches by `QueryBundle.embedding`.
-        question: goes with the vector, for events and for modes that read text.
         postprocessors: filter or reorder the nodes.
     """
 
-    def __init__(
-        self, retriever: BaseRetriever, question: str, postprocessors: Sequence[BaseNodePostprocessor] = ()
-    ) -> None:
-        self.nodes: list[NodeWithScore] = []
+    nodes: list[NodeWithScore] = Field(default_factory=list)
+
+    _retriever: BaseRetriever = PrivateAttr()
+    _postprocessors: Sequence[BaseNodePostprocessor] = PrivateAttr()
+
+    def __init__(self, retriever: BaseRetriever, postprocessors: Sequence[BaseNodePostprocessor] = ()) -> None:
+        super().__init__()
         self._retriever = retriever
-        self._question = question
         self._postprocessors = postprocessors
 
-    def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:  # noqa: ARG002 (the retriever has its own k)
+    def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
         """What the retriever finds for each query vector [n, dim]."""
-        return [[self._passage(node) for node in self._retrieve(vector)] for vector in vectors]
+        return [self.search_for("", vector, k) for vector in vectors]
 
-    def _retrieve(self, vector: Vectors) -> list[NodeWithScore]:
-        query = QueryBundle(query_str=self._question, embedding=vector.tolist())
-        nodes = self._retriever.retrieve(query)
+    def search_for(self, query: str, vector: Vectors, k: int) -> list[ScoredPassage]:  # noqa: ARG002 (the retriever has its own k)
+        """What the retriever finds for a query vector [dim]."""
+        bundle = QueryBundle(query_str=query, embedding=vector.tolist())
+        nodes = self._retriever.retrieve(bundle)
         for postprocessor in self._postprocessors:
-            nodes = postprocessor.postprocess_nodes(nodes, query_bundle=query)
+            nodes = postprocessor.postprocess_nodes(nodes, query_bundle=bundle)
         known = {node.node_id for node in self.nodes}
         self.nodes += [node for node in nodes if node.node_id not in known]
-        return nodes
+        return [self._passage(node) for node in nodes]
 
     def _passage(self, found: NodeWithScore) -> ScoredPassage:
         # The title of an index's node, if it has one, stands in its text; that of a passage was embedded as a title.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from onegen_integrations.errors import DataFormatError
+from onegen_integrations.jsonl import read_objects
 from onegen_integrations.text import Control, TextCodec
 from onegen_integrations.training.sequences import IGNORE, Batch, Query, Segment, TrainingSequence, pack
 
@@ -32,11 +34,11 @@ class PublishedData(Dataset[Batch]):
         positives: right documents taken for each retrieval token, at most.
         negatives: wrong documents taken for each retrieval token, at most.
         epochs: how often each row is seen.
-        context: longer rows and documents are left out; `skipped` counts them.
+        context: longer rows and documents are left out, with a warning; `skipped` counts them.
         seed: of the order and of the documents taken.
 
     Raises:
-        DataFormatError: a file is missing or a line is not in the format; the message names the line.
+        DataFormatError: a file is missing, a line is not in the format (the message names it), or no row fits.
     """
 
     def __init__(
@@ -53,16 +55,17 @@ class PublishedData(Dataset[Batch]):
         seed: int = 0,
     ) -> None:
         self._codec = codec
-        self._documents = {str(row["uid"]): row for row in _read(Path(db), ("uid", "messages"))}
-        self._rows = list(_read(Path(train), ("messages",)))
+        self._documents = {str(row["uid"]): row for _, _, row in read_objects(Path(db), "uid", "messages")}
+        self._rows = [row for _, _, row in read_objects(Path(train), "messages")]
         self._per_step = rows
         self._positives = positives
         self._negatives = negatives
         self._context = context
         self._seed = seed
+        self.skipped = 0
+        self._leave_out_what_is_too_long(train)
         self._steps_per_epoch = -(-len(self._rows) // rows)
         self._steps = epochs * self._steps_per_epoch
-        self.skipped = 0
 
     def __len__(self) -> int:
         return self._steps
@@ -78,18 +81,38 @@ class PublishedData(Dataset[Batch]):
         wanted: set[str] = set()
         for number in order[index * self._per_step : (index + 1) * self._per_step]:
             sequence, uids = self._row(self._rows[number], rng)
-            if len(sequence) <= self._context:
-                sequences.append(sequence)
-                wanted |= uids
-            else:
-                self.skipped += 1
-        for uid in sorted(wanted):
-            document = self._document(uid)
-            if len(document) <= self._context:
-                sequences.append(document)
-            else:
-                self.skipped += 1
+            sequences.append(sequence)
+            wanted |= uids
+        sequences += [self._document(uid) for uid in sorted(wanted - self._too_long)]
         return pack(sequences, self._context, self._codec.tokenizer.pad_token_id or 0)
+
+    def _leave_out_what_is_too_long(self, train: str | Path) -> None:
+        """Rows, and of the documents that the others name those, that the context does not hold."""
+        fitting = [row for row in self._rows if self._length(row) <= self._context]
+        if not fitting:
+            msg = f"None of the {len(self._rows)} rows of {train} fits into {self._context} tokens."
+            raise DataFormatError(msg)
+        named = {uid for row in fitting for uid in self._named(row)}
+        self._too_long = {uid for uid in named if self._length(self._documents[uid]) > self._context}
+        left_out = len(self._rows) - len(fitting)
+        self.skipped = left_out + len(self._too_long)
+        if self.skipped:
+            msg = (
+                f"{left_out} of {len(self._rows)} rows and {len(self._too_long)} of {len(named)} documents are longer"
+                f" than {self._context} tokens; they are left out."
+            )
+            warnings.warn(msg, stacklevel=3)
+        self._rows = fitting
+
+    def _length(self, row: Row) -> int:
+        prompt, reply, _ = self._encode(row["messages"])
+        return len(prompt) + len(reply)
+
+    def _named(self, row: Row) -> set[str]:
+        """The documents that a row names as right or wrong."""
+        *_, message = self._encode(row["messages"])
+        entries = [*(message.get("positive") or []), *(message.get("negative") or [])]
+        return {self._uid(key) for entry in entries for key in _keys(entry)}
 
     def _row(self, row: Row, rng: Random) -> tuple[TrainingSequence, set[str]]:
         """The row as a sequence, and the documents that it needs."""
@@ -108,19 +131,33 @@ class PublishedData(Dataset[Batch]):
             raise DataFormatError(msg)
         uids: set[str] = set()
         for (number, offset), entry, others in zip(places, right, wrong + [[]] * len(right), strict=False):
-            keys = [] if entry is None else [str(key) for key in (entry if isinstance(entry, list) else [entry])]
+            keys, wrong_keys = _keys(entry), _keys(others)
             taken = rng.sample(keys, k=min(len(keys), self._positives))
-            avoided = rng.sample([str(key) for key in others], k=min(len(others), self._negatives))
+            avoided = rng.sample(wrong_keys, k=min(len(wrong_keys), self._negatives))
             uids |= {self._uid(key) for key in taken + avoided}
-            sequence.queries.append(Query(number, offset, frozenset(self._key(key) for key in keys)))
+            named = (frozenset(map(self._key, each)) for each in (keys, wrong_keys))
+            sequence.queries.append(Query(number, offset, *named))
         sequence.source = "rows"
         return sequence, uids
 
     def _document(self, uid: str) -> TrainingSequence:
+        """A document as it is embedded: where passages are isolated, its text does not see its document tokens."""
         prompt, reply, _ = self._encode(self._documents[uid]["messages"])
-        sequence = TrainingSequence([Segment(prompt + reply, 0)])
-        tokens = [i for i, token in enumerate(prompt + reply) if token == self._codec.document_id and i >= len(prompt)]
-        sequence.documents = [(0, at, f"{uid}-{number}", uid) for number, at in enumerate(tokens)]
+        ids = prompt + reply
+        tokens = [i for i, token in enumerate(ids) if token == self._codec.document_id and i >= len(prompt)]
+        if self._codec.config.passage_attention == "causal":
+            documents = [(0, at, f"{uid}-{number}", uid) for number, at in enumerate(tokens)]
+            return TrainingSequence([Segment(ids, 0)], documents=documents)
+        sequence = TrainingSequence()
+        read: tuple[int, ...] = ()
+        position = 0
+        for number, (start, end) in enumerate(pairwise([-1, *tokens])):
+            piece = ids[start + 1 : end]
+            if piece:
+                read = (*read, sequence.add(Segment(piece, position, read)))
+                position += len(piece)
+            observer = sequence.add(Segment([self._codec.document_id], position, read))
+            sequence.documents.append((observer, 0, f"{uid}-{number}", uid))
         return sequence
 
     def _encode(self, messages: Sequence[Row]) -> tuple[list[int], list[int], Row]:
@@ -148,6 +185,11 @@ class PublishedData(Dataset[Batch]):
         return f"{key}-0" if key in self._documents else key
 
 
+def _keys(entry: Any) -> list[str]:
+    """The ids of an entry: null, an id, or a list of ids."""
+    return [] if entry is None else [str(key) for key in (entry if isinstance(entry, list) else [entry])]
+
+
 def _with_passages(codec: TextCodec, prompt: list[int], reply: list[int]) -> TrainingSequence:
     """A row as segments: one where passages are causal, else each passage is one that sees only itself."""
     causal = codec.config.passage_attention == "causal"
@@ -172,22 +214,3 @@ def _with_passages(codec: TextCodec, prompt: list[int], reply: list[int]) -> Tra
         sequence.add(Segment(ids, start, sees, wanted, graded=not isolated))
         start += len(ids)
     return sequence
-
-
-def _read(path: Path, fields: Sequence[str]) -> Iterator[Row]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}."
-        raise DataFormatError(msg) from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            msg = f"{path}, line {number}: not JSON ({error})."
-            raise DataFormatError(msg) from error
-        missing = [field for field in fields if not isinstance(row, dict) or field not in row]
-        if missing:
-            msg = f"{path}, line {number}: the fields {missing} are missing."
-            raise DataFormatError(msg)
-        yield row

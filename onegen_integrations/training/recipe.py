@@ -29,8 +29,9 @@ from onegen_integrations.training.worlds import World
 class Recipe:
     """Size of the model and of its training.
 
-    steps: in all. tokens: of one step. decay: the last share of the steps, in which the learning rate falls to zero.
-    begin: where on the schedule of the data (see `mixture.shares`) to begin.
+    steps: in all. tokens: of one step. decay: the last share of the steps, in which the learning rate falls to a
+    fiftieth; the warm-up is never longer than what is before them. begin: where on the schedule of the data (see
+    `mixture.shares`) to begin.
     """
 
     steps: int = 2700
@@ -95,17 +96,18 @@ def train_mini(
         model.set_attn_implementation(attention.NAME)
     if compiled:
         compile_layers(model)
+    decay_steps = int(recipe.decay * recipe.steps)
     arguments = training_arguments(
         work,
         recipe.steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={
-            "num_decay_steps": int(recipe.decay * recipe.steps),
+            "num_decay_steps": decay_steps,
             "decay_type": "linear",
             "min_lr_ratio": 0.02,
         },
-        warmup_steps=recipe.warmup_steps,
+        warmup_steps=min(recipe.warmup_steps, recipe.steps - decay_steps),
         max_grad_norm=1.0,
         logging_steps=25,
         save_steps=checkpoint_every,

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import is_accelerate_available
 
 from onegen_integrations.config import OneGenConfig
@@ -93,6 +94,8 @@ class OneGenTrainer(Trainer):
         failed = set(batch.segment[kept][wrong].tolist())
         for segment, source in enumerate(batch.segment_sources):
             record[f"exact/{source}"].append(float(segment not in failed))
+        if not len(batch.document_at):
+            return
         best = similarity.masked_fill(~batch.candidate, -2.0).argmax(dim=1)
         hits = batch.positive.gather(1, best[:, None])[:, 0].tolist()
         for hit, source in zip(hits, batch.query_sources, strict=True):
@@ -132,8 +135,11 @@ def training_arguments(output: str | Path, steps: int, **settings: Any) -> Train
 
 
 def last_checkpoint(output: str | Path) -> str | None:
-    """The newest checkpoint in a working folder, or None."""
-    return get_last_checkpoint(str(output)) if Path(output).is_dir() else None
+    """The newest whole checkpoint in a working folder, or None."""
+    # The trainer writes its state last: a folder without one was interrupted.
+    states = Path(output).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
+    folders = sorted((state.parent for state in states), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    return str(folders[-1]) if folders else None
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: OneGenConfig, folder: Path) -> Path:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import pickle
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -19,6 +23,7 @@ from typing_extensions import TypedDict
 
 from onegen_integrations import InvalidInputError, OneGen
 from onegen_integrations.langchain import OneGenEmbeddings, OneGenLLM
+from onegen_integrations.langchain.messages import core_messages
 
 QUESTIONS = ["Hello!", "Repeat after me: Velkorin 1872", "What is 3 + 4?", "Thanks a lot"]
 WEATHER = {
@@ -91,6 +96,31 @@ def test_unknown_settings_are_refused_by_name() -> None:
         OneGenLLM(temprature=1)  # type: ignore[call-arg]
     with pytest.raises(InvalidInputError, match="max_tokenz"):
         OneGenLLM().invoke("Hello!", max_tokenz=3)
+    with pytest.raises(InvalidInputError, match="max_new_tokens is 0"):
+        OneGenLLM().invoke("Hello!", max_tokens=0)
+    with pytest.raises(InvalidInputError, match="both given"):
+        OneGenLLM().invoke("Hello!", max_tokens=3, max_new_tokens=4)
+    with pytest.raises(InvalidInputError, match="n is 3, but a call gives one answer"):
+        OneGenLLM().invoke("Hello!", n=3)
+    assert OneGenLLM().invoke("Hello!", n=1, max_tokens=3).text
+
+
+def test_settings_cannot_change_a_model_that_is_loaded(mini: OneGen) -> None:
+    with pytest.raises(ValidationError, match=r"loaded already, so \['dtype'\] cannot"):
+        OneGenLLM(model=mini, dtype="float16")
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_copies_share_the_weights_and_pickles_name_them(llm: OneGenLLM, loaded: bool) -> None:
+    given = llm if loaded else OneGenLLM(max_tokens=24)
+    expected = given.invoke("Hello!").text
+    copied = copy.deepcopy(given)
+    assert copied.onegen is given.onegen
+    pickled = pickle.dumps(given)
+    assert len(pickled) < 20_000
+    again = pickle.loads(pickled)
+    assert again.invoke("Hello!").text == copied.invoke("Hello!").text == expected
+    assert again.onegen.fingerprint == given.onegen.fingerprint
 
 
 def test_usage_and_origin_stand_on_one_chunk(llm: OneGenLLM) -> None:
@@ -160,6 +190,19 @@ def test_the_cache_tells_models_and_settings_apart(llm: OneGenLLM, tiny_folder: 
     assert len(cache._cache) == 3
 
 
+def test_the_cache_knows_a_model_before_and_after_it_is_loaded(tiny_folder: Any, tmp_path: Path) -> None:
+    folder = str(shutil.copytree(tiny_folder, tmp_path / "model"))
+    for _ in range(2):
+        cache = InMemoryCache()
+        for _ in range(2):
+            llm = OneGenLLM(model=folder, max_tokens=4, cache=cache)
+            for _ in range(2):
+                llm.invoke("Hello!")
+        assert len(cache._cache) == 1
+    revisions = [OneGenLLM(model="a/hub-id", revision=revision) for revision in ("v1", "v2")]
+    assert revisions[0]._get_llm_string() != revisions[1]._get_llm_string()
+
+
 def test_the_rate_limiter_is_asked(llm: OneGenLLM) -> None:
     limiter = InMemoryRateLimiter(requests_per_second=20, check_every_n_seconds=0.01, max_bucket_size=1)
     slow = OneGenLLM(model=llm.onegen, max_tokens=2, rate_limiter=limiter)
@@ -183,6 +226,13 @@ def test_messages_of_every_kind_are_read(llm: OneGenLLM) -> None:
         ToolMessage("Sunny", tool_call_id="call_1", name="get_weather"),
     ]
     assert llm.invoke(messages).text
+    assert [message.get("name") for message in core_messages(messages)] == [
+        None,
+        None,
+        "ann",
+        *[None] * 5,
+        "get_weather",
+    ]
     with pytest.raises(InvalidInputError, match="image"):
         llm.invoke([HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}])])
 
@@ -256,6 +306,14 @@ def test_tools_and_choices(llm: OneGenLLM) -> None:
     assert not llm.bind_tools([WEATHER], tool_choice="none").invoke("Get the weather.").tool_calls
     with pytest.raises(InvalidInputError, match="get_tme"):
         llm.bind_tools([WEATHER], tool_choice="get_tme").invoke("Hello!")
+
+
+def test_bound_tools_reach_the_template_of_the_checkpoint(llm: OneGenLLM) -> None:
+    bound = llm.bind_tools([WEATHER])
+    message = bound.invoke("Hello!", max_tokens=1)
+    expected = llm.get_num_tokens_from_messages([HumanMessage("Hello!")], tools=[WEATHER])
+    assert message.usage_metadata["input_tokens"] == expected
+    assert expected > llm.get_num_tokens_from_messages([HumanMessage("Hello!")]) + 20
 
 
 def test_a_call_streams_in_chunks_that_add_up(llm: OneGenLLM) -> None:

@@ -15,11 +15,14 @@ from langchain_classic.chains import create_history_aware_retriever, create_retr
 from langchain_classic.chains.combine_documents import create_stuff_documents_chain
 from langchain_classic.retrievers import EnsembleRetriever, MultiQueryRetriever
 from langchain_community.vectorstores import FAISS
+from langchain_community.vectorstores.utils import DistanceStrategy
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_core.tracers import BaseTracer
 from langchain_core.tracers.schemas import Run
@@ -30,13 +33,11 @@ from pydantic import ValidationError
 from typing_extensions import TypedDict
 
 from onegen_integrations import FingerprintMismatchError, InvalidInputError, OneGen, PassageSourceError
-from onegen_integrations.chroma import ChromaPassages
 from onegen_integrations.evaluation.mini import demo_questions
 from onegen_integrations.langchain import OneGenChroma, OneGenEmbeddings, OneGenLLM, OneGenRAG
 
 PASSAGES = demo_questions().passages[:60]
 QUESTION = "What is the largest glacier in Iceland?"
-TWO_HOPS = "Who is the mayor of the capital of Norvia?"
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,39 @@ def test_the_context_is_streamed_before_the_answer(rag: OneGenRAG) -> None:
     assert keys[-1] == "usage_metadata"
 
 
+def test_what_an_input_has_under_the_names_of_the_output_does_not_count(rag: OneGenRAG) -> None:
+    first = rag.invoke(QUESTION)
+    again = rag.invoke({**first, "answer": "42", "other": 1})
+    for result in (first, again):
+        del result["usage_metadata"]
+    assert again == {**first, "other": 1}
+
+
+def test_settings_of_the_search_count_from_the_next_call_on(llm: OneGenLLM, store: OneGenChroma) -> None:
+    rag = OneGenRAG(llm=llm, vectorstore=store, retrieval="always", max_retrievals=1)
+    assert len(rag.invoke(QUESTION)["context"]) == 1
+    rag.search_kwargs["filter"] = {"title": "none"}
+    assert rag.invoke(QUESTION)["context"] == []
+    other = rag.model_copy(update={"search_kwargs": {"filter": {"title": PASSAGES[9].title}}})
+    assert [document.id for document in other.invoke(QUESTION)["context"]] == [PASSAGES[9].id]
+    with pytest.raises(ValidationError, match=r"write k= beside it"):
+        OneGenRAG(llm=llm, vectorstore=store, search_kwargs={"k": 2})
+
+
+def test_a_threshold_needs_scores_that_are_cosines(llm: OneGenLLM) -> None:
+    class Scoreless(VectorStore):
+        embeddings = llm
+        from_texts = similarity_search = None
+
+        def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **_: Any) -> list[Document]:
+            return [Document("A fact.", id="a")]
+
+    rag = OneGenRAG(llm=llm, vectorstore=Scoreless(), retrieval="always", score_threshold=0.5)
+    with pytest.raises(InvalidInputError, match="not known to be cosine"):
+        rag.invoke(QUESTION)
+    assert rag.model_copy(update={"score_threshold": None}).invoke(QUESTION)["context"]
+
+
 def test_without_a_retrieval_there_is_an_empty_context(llm: OneGenLLM, store: OneGenChroma) -> None:
     result = OneGenRAG(llm=llm, vectorstore=store, retrieval="never").invoke("Hello!")
     assert result["context"] == []
@@ -151,6 +185,8 @@ def test_bad_input_is_refused(llm: OneGenLLM, store: OneGenChroma, rag: OneGenRA
         rag.invoke({"question": "?"})
     with pytest.raises(InvalidInputError, match="empty"):
         rag.invoke(" ")
+    with pytest.raises(InvalidInputError, match="chat_history must be a list"):
+        rag.invoke({"input": "Who?", "chat_history": "Human: Hello"})
     with pytest.raises(ValidationError, match="and not both"):
         OneGenRAG(llm=llm)
     with pytest.raises(ValidationError, match="VectorStore"):
@@ -170,10 +206,16 @@ def make_store(kind: str, documents: list[Document], embedding: Any, folder: Pat
         return Chroma.from_documents(
             documents, embedding, persist_directory=str(folder), collection_configuration=settings
         )
+    if kind == "faiss_cosine":
+        return FAISS.from_documents(documents, embedding, distance_strategy=DistanceStrategy.COSINE)
+    if kind == "faiss_inner_product":
+        return FAISS.from_documents(documents, embedding, distance_strategy=DistanceStrategy.MAX_INNER_PRODUCT)
     return (InMemoryVectorStore if kind == "memory" else FAISS).from_documents(documents, embedding)
 
 
-@pytest.mark.parametrize("kind", ["onegen_chroma", "chroma", "chroma_cosine", "memory", "faiss"])
+@pytest.mark.parametrize(
+    "kind", ["onegen_chroma", "chroma", "chroma_cosine", "memory", "faiss", "faiss_cosine", "faiss_inner_product"]
+)
 def test_every_store_finds_the_same_with_cosine_scores(
     llm: OneGenLLM, documents: list[Document], tmp_path: Path, kind: str
 ) -> None:
@@ -215,6 +257,16 @@ def test_a_collection_refuses_another_model_in_every_way(
         OneGenChroma(embedding_function=DeterministicFakeEmbedding(size=4))
 
 
+def test_a_document_that_is_added_again_keeps_nothing_of_its_old_metadata(llm: OneGenLLM, tmp_path: Path) -> None:
+    store = OneGenChroma(embedding_function=llm, persist_directory=str(tmp_path))
+    store.add_documents([Document("One.", id="a", metadata={"secret": True, "v": 1}), Document("Two.", id="b")])
+    store.add_documents([Document("One.", id="a", metadata={"v": 2}), Document("Two.", id="b", metadata={"v": 3})])
+    assert store.get(["a", "b"])["metadatas"] == [{"v": 2}, {"v": 3}]
+    store.add_texts(["One."], ids=["a"])
+    assert store.get(["a"])["metadatas"] == [None]
+    assert store.get(where={"v": 2})["ids"] == []
+
+
 def test_more_documents_than_one_call_of_chroma_takes(tiny_folder: Path, tmp_path: Path) -> None:
     llm = OneGenLLM(model=str(tiny_folder))
     store = OneGenChroma(embedding_function=llm, persist_directory=str(tmp_path))
@@ -226,7 +278,7 @@ def test_more_documents_than_one_call_of_chroma_takes(tiny_folder: Path, tmp_pat
 # --- one pass, and what is seen of it -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["invoke", "stream", "batch", "ainvoke", "astream"])
+@pytest.mark.parametrize("mode", ["invoke", "stream", "batch", "ainvoke", "astream", "abatch"])
 async def test_a_tracer_sees_retriever_runs_inside_the_run(rag: OneGenRAG, mode: str) -> None:
     tracer = Tracer()
     config = {"callbacks": [tracer]}
@@ -239,11 +291,19 @@ async def test_a_tracer_sees_retriever_runs_inside_the_run(rag: OneGenRAG, mode:
         chain.batch([QUESTION], config)
     elif mode == "ainvoke":
         await chain.ainvoke(QUESTION, config)
+    elif mode == "abatch":
+        await chain.abatch([QUESTION], config)
     else:
         [chunk async for chunk in chain.astream(QUESTION, config)]
     [root] = tracer.roots
     [one_pass] = [run for run in root.child_runs if run.name == "OneGenRAG"]
-    retriever = one_pass.child_runs[0]
+    model, retriever = one_pass.child_runs[:2]
+    assert (model.run_type, model.name) == ("llm", "OneGenLLM")
+    message = model.outputs["generations"][0][0]["message"]["kwargs"]
+    assert message["usage_metadata"] == one_pass.outputs["usage_metadata"]
+    assert message["content"] == one_pass.outputs["answer"]
+    assert model.start_time <= retriever.start_time <= retriever.end_time <= model.end_time
+    assert any(event["name"] == "new_token" for event in model.events)
     assert (retriever.run_type, retriever.name) == ("retriever", "OneGenChroma")
     assert retriever.inputs == {"query": QUESTION}
     assert retriever.outputs is not None
@@ -266,43 +326,44 @@ async def test_events_show_the_retrieval(rag: OneGenRAG, inside: bool) -> None:
     assert custom["data"]["documents"][0].page_content
 
 
-class Broken:
-    """A source that fails at its second search."""
+class BrokenStore(InMemoryVectorStore):
+    """A vector store that fails at its second search."""
 
-    def __init__(self, source: Any) -> None:
-        self.source = source
-        self.searches = 0
+    searches = 0
 
-    def search(self, vectors: Any, k: int) -> Any:
+    def similarity_search_with_score_by_vector(self, *args: Any, **kwargs: Any) -> Any:
         self.searches += 1
         if self.searches > 1:
             msg = "the disk is gone"
             raise OSError(msg)
-        return self.source.search(vectors, k)
+        return super().similarity_search_with_score_by_vector(*args, **kwargs)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_an_error_of_the_store_surfaces_with_what_was_written(
-    mini: OneGen, llm: OneGenLLM, tmp_path: Path, asynchronous: bool
-) -> None:
-    source = ChromaPassages(mini, path=tmp_path)
-    source.add(PASSAGES[:3])
-    broken = Broken(source)
-    broken.searches = 1
-    rag = OneGenRAG(llm=llm, passages=broken, retrieval="always")
+async def test_an_error_of_the_store_surfaces_with_what_was_written(llm: OneGenLLM, asynchronous: bool) -> None:
+    facts = ["The capital of Norvia is Tolmar.", "The mayor of Tolmar is Velkorin Tarm."]
+    store = BrokenStore.from_texts(facts, llm)
+    rag = OneGenRAG(llm=llm, vectorstore=store)
+    question = "Who is the mayor of the capital of Norvia?"
     tracer = Tracer()
     chain = RunnablePassthrough() | rag
 
     async def run() -> None:
         config = {"callbacks": [tracer]}
-        await chain.ainvoke(QUESTION, config) if asynchronous else chain.invoke(QUESTION, config)
+        await chain.ainvoke(question, config) if asynchronous else chain.invoke(question, config)
 
     with pytest.raises(PassageSourceError, match="the disk is gone") as caught:
         await run()
     assert caught.value.partial is not None
     assert caught.value.partial.finish_reason == "error"
+    assert "Tolmar" in caught.value.partial.text
+    assert len(caught.value.partial.retrievals) == 1
     one_pass = next(run for run in tracer.roots[0].child_runs if run.name == "OneGenRAG")
-    assert "the disk is gone" in (one_pass.child_runs[0].error or "")
+    model, first, second = one_pass.child_runs
+    assert first.error is None
+    assert second.inputs == {"query": caught.value.partial.text.strip()}
+    assert "the disk is gone" in second.error
+    assert "the disk is gone" in model.error
 
 
 def test_a_stream_that_is_closed_stops_computing(rag: OneGenRAG, mini: OneGen, monkeypatch: Any) -> None:
@@ -320,6 +381,63 @@ def test_a_stream_that_is_closed_stops_computing(rag: OneGenRAG, mini: OneGen, m
     monkeypatch.setattr(type(mini._forward), "__call__", counted)
     stream.close()
     assert forwards <= 1
+
+
+async def test_an_async_stream_that_is_closed_stops_computing(rag: OneGenRAG, mini: OneGen, monkeypatch: Any) -> None:
+    forwards = 0
+    original = type(mini._forward).__call__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal forwards
+        forwards += 1
+        return original(self, *args, **kwargs)
+
+    stream = rag.astream(QUESTION)
+    while "answer" not in await anext(stream):
+        pass
+    monkeypatch.setattr(type(mini._forward), "__call__", counted)
+    await stream.aclose()
+    await asyncio.sleep(0.2)
+    assert forwards <= 1
+
+
+class Counter(BaseCallbackHandler):
+    """An ordinary handler: without `run_inline`, LangChain runs it in the pool of the event loop."""
+
+    def __init__(self) -> None:
+        self.retrievals = 0
+
+    def on_retriever_end(self, documents: Any, **kwargs: Any) -> None:
+        self.retrievals += 1
+
+
+async def test_tasks_with_callbacks_do_not_wait_for_each_other(rag: OneGenRAG) -> None:
+    counter = Counter()
+    tasks = (rag.ainvoke(QUESTION, {"callbacks": [counter]}) for _ in range(64))
+    answers = await asyncio.wait_for(asyncio.gather(*tasks), timeout=300)
+    assert len({answer["answer"] for answer in answers}) == 1
+    assert counter.retrievals >= 64
+
+
+async def test_callbacks_usage_and_rate_limiter_of_the_model_count(mini: OneGen, store: OneGenChroma) -> None:
+    class Limiter(InMemoryRateLimiter):
+        asked = 0
+
+        def acquire(self, *, blocking: bool = True) -> bool:
+            self.asked += 1
+            return True
+
+        async def aacquire(self, *, blocking: bool = True) -> bool:
+            self.asked += 1
+            return True
+
+    usage, limiter = UsageMetadataCallbackHandler(), Limiter()
+    llm = OneGenLLM(model=mini, max_tokens=16, callbacks=[usage], rate_limiter=limiter)
+    rag = OneGenRAG(llm=llm, vectorstore=store, retrieval="always")
+    spent = rag.invoke(QUESTION)["usage_metadata"]["total_tokens"]
+    spent += (await rag.ainvoke(QUESTION))["usage_metadata"]["total_tokens"]
+    assert usage.usage_metadata["onegen-mini"]["total_tokens"] == spent
+    assert limiter.asked == 2
 
 
 def test_many_threads_and_tasks_that_mix_everything(llm: OneGenLLM, rag: OneGenRAG) -> None:

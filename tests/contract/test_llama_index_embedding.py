@@ -6,6 +6,7 @@ import asyncio
 import json
 import multiprocessing
 import pickle
+import shutil
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
@@ -129,17 +130,32 @@ def test_all_that_decides_a_vector_is_a_public_field(mini: OneGen):
     data = json.loads(json.dumps(given.to_dict()))
     assert data["class_name"] == "OneGenEmbedding"
     assert {"model", "config", "dtype", "revision", "adapter", "fingerprint"} <= set(data)
-    assert data["fingerprint"] == given.onegen.fingerprint
+    assert given.onegen  # once they are loaded, the weights are called as before
     again = OneGenEmbedding.from_dict(data)
-    assert again.to_dict() == given.to_dict()
+    assert again.to_dict() == given.to_dict() == data
     assert again.onegen is given.onegen
     assert OneGenEmbedding(mini).to_dict()["fingerprint"] == mini.fingerprint
 
 
+def test_weights_are_told_apart_without_loading_them(tiny_folder: Path, tmp_path: Path, monkeypatch: Any):
+    def load(*_: Any, **__: Any) -> OneGen:
+        raise AssertionError
+
+    monkeypatch.setattr(OneGen, "from_pretrained", load)
+    copied = Path(shutil.copytree(tiny_folder, tmp_path / "copy"))
+    told = [OneGenEmbedding(model=str(folder)).to_dict()["weights"] for folder in (tiny_folder, copied)]
+    assert told[0] == told[1]
+    weights = copied / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    assert OneGenEmbedding(model=str(copied)).to_dict()["weights"] != told[0]
+
+
 def test_weights_that_have_changed_are_not_taken_for_those_that_were_meant(tiny_folder: Path):
     data = OneGenEmbedding().to_dict() | {"model": str(tiny_folder)}
-    with pytest.raises(FingerprintMismatchError, match=data["fingerprint"]):
-        OneGenEmbedding.from_dict(data).get_text_embedding("a")
+    with pytest.raises(FingerprintMismatchError, match=data["weights"]):
+        OneGenEmbedding.from_dict(data)
 
 
 def test_a_model_that_stands_in_no_folder_is_not_taken_for_the_bundled_one(tiny):

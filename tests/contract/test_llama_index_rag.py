@@ -20,6 +20,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.postprocessor import SimilarityPostprocessor
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, QueryBundle
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 from llama_index_parts import (
@@ -34,6 +35,7 @@ from llama_index_parts import (
     settings_of,
     sources,
 )
+from pydantic import Field
 
 from onegen_integrations import (
     InvalidInputError,
@@ -183,13 +185,13 @@ def test_many_threads_do_not_mix(engine):
 
 def test_async_generation_and_retrieval_leave_the_event_loop_free(engine, monkeypatch):
     threads = set()
-    search = RetrievedNodes.search
+    search = RetrievedNodes.search_for
 
-    def watched(self: RetrievedNodes, vectors: Any, k: int) -> Any:
+    def watched(self: RetrievedNodes, *args: Any) -> Any:
         threads.add(threading.get_ident())
-        return search(self, vectors, k)
+        return search(self, *args)
 
-    monkeypatch.setattr(RetrievedNodes, "search", watched)
+    monkeypatch.setattr(RetrievedNodes, "search_for", watched)
 
     async def ask() -> None:
         await engine.aquery(QUESTIONS[0])
@@ -232,8 +234,33 @@ def test_postprocessors_decide_what_the_model_reads(index, oracle, mini):
     assert sources(response) == nearest(oracle, mini, QUESTIONS[0])
 
 
+def test_each_retrieval_is_known_by_the_text_that_led_to_it(mini, llm):
+    class Reader(BaseNodePostprocessor):
+        queries: list[str] = Field(default_factory=list)
+
+        def _postprocess_nodes(self, nodes: Any, query_bundle: Any = None) -> Any:
+            self.queries.append(query_bundle.query_str)
+            return nodes
+
+    source = MemoryPassages(mini)
+    source.add(
+        [Passage("a", "The capital of Norvia is Tolmar."), Passage("b", "The mayor of Tolmar is Velkorin Tarm.")]
+    )
+    reader = Reader()
+    engine = OneGenQueryEngine.from_passages(source, llm, node_postprocessors=[reader])
+    response = engine.query("Who is the mayor of the capital of Norvia?")
+    assert [found["query"] for found in response.metadata["retrievals"]] == reader.queries
+    assert len(set(reader.queries)) == 2
+
+
+def test_the_start_of_an_answer_can_be_written_as_json(engine, heard):
+    engine.query(QUESTIONS[0])
+    [start] = [event for event in heard.events if type(event).__name__ == "LLMChatStartEvent"]
+    assert QUESTIONS[0] in start.model_dump_json()
+
+
 def test_the_model_reads_the_text_that_was_embedded(index, mini):
-    source = RetrievedNodes(index.as_retriever(similarity_top_k=1), QUESTIONS[0])
+    source = RetrievedNodes(index.as_retriever(similarity_top_k=1))
     [[passage]] = source.search(mini.embed_queries([QUESTIONS[0]]), 1)
     [found] = source.nodes
     assert passage.text == found.node.get_content(metadata_mode=MetadataMode.EMBED)
@@ -245,7 +272,7 @@ def test_the_model_reads_the_text_that_was_embedded(index, mini):
 def test_a_passage_keeps_its_title(mini):
     source = MemoryPassages(mini)
     source.add([Passage("a", "Some text.", {"title": "A title", "page": 3})])
-    retrieved = RetrievedNodes(PassageRetriever(source, OneGenLLM(mini)), "q")
+    retrieved = RetrievedNodes(PassageRetriever(source, OneGenLLM(mini)))
     [[passage]] = retrieved.search(mini.embed_queries(["q"]), 1)
     assert (passage.id, passage.text, passage.title) == ("a", "Some text.", "A title")
     assert retrieved.nodes[0].node.metadata == {"title": "A title", "page": 3}

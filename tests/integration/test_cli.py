@@ -219,19 +219,35 @@ def test_a_file_does_not_take_the_place_of_another_one_with_its_name(
     onegen("index", documents, *database)
     status, _, err = onegen("index", other, *database)
     assert status == 1
-    assert re.search(r"passage 'rivers.md#1' of \S*other/rivers.md is stored already, from \S*rivers.md\. Index", err)
+    assert re.search(r"passage 'rivers.md#1' is stored already, from \S*rivers\.md\. If its folder has moved", err)
     assert stored(tmp_path / "db", tiny_folder) == {"rivers.md#1", "opera#1", "novel#1"}
 
 
-def test_a_folder_that_has_moved_keeps_its_passages(
+def test_a_folder_that_has_moved_takes_its_passages_along(
     onegen: Onegen, documents: Path, tmp_path: Path, tiny_folder: Path
 ) -> None:
     database = ("--db", tmp_path / "db", "--model", tiny_folder)
     onegen("index", documents, *database)
     moved = documents.rename(tmp_path / "moved")
-    assert "3 passages: 0 new, 3 changed, 0 unchanged." in onegen("index", moved, *database).out
     (moved / "rivers.md").unlink()
-    assert "Removed 1 passages" in onegen("index", moved, *database).out
+    assert onegen("index", moved, *database).status == 1
+    out = onegen("index", moved, "--moved", *database).out
+    assert "2 passages: 0 new, 2 changed, 0 unchanged.\nRemoved 1 passages" in out
+    assert stored(tmp_path / "db", tiny_folder) == {"opera#1", "novel#1"}
+
+
+def test_passages_may_move_within_what_is_indexed(
+    onegen: Onegen, documents: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    database = ("--db", tmp_path / "db", "--model", tiny_folder)
+    onegen("index", documents, *database)
+    (documents / "works.jsonl").rename(documents / "more.jsonl")
+    assert "3 passages: 0 new, 2 changed, 1 unchanged." in onegen("index", documents, *database).out
+    assert onegen("index", tmp_path, "--db", tmp_path / "db", "--model", tiny_folder).status == 0  # the folder above
+    everything = {f"{documents.name}/rivers.md#1", "opera#1", "novel#1"}
+    assert stored(tmp_path / "db", tiny_folder) == everything
+    onegen("index", documents, *database)
+    assert stored(tmp_path / "db", tiny_folder) == {"rivers.md#1", "opera#1", "novel#1"}
 
 
 def test_passages_fit_the_chunk_size_in_the_models_own_tokens_title_included(
@@ -351,7 +367,7 @@ def test_where_threshold_and_never_decide_what_is_retrieved(onegen: Onegen, inde
     ("options", "message"),
     [
         (["--db", "nowhere"], "There is no database nowhere; fill it with: onegen index PATHS..."),
-        (["--collection", "empty"], "The collection 'empty' of .* holds no passages"),
+        (["--collection", "empty"], r"There is no collection 'empty' in .*, which has \['onegen'\]; fill it"),
         (["--where", '{"year": {"$near": 1}}'], r"Chroma refuses where=\{'year': \{'\$near': 1\}\}"),
         (["--top-k", "9"], "k is 9, but there are only 3 passages"),
         (["--host", "127.0.0.1", "--port", "1"], "Chroma failed to reach the server 127.0.0.1:1"),

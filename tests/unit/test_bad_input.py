@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,8 @@ def test_an_empty_store_says_so(model: OneGen) -> None:
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"max_retrievals": -1}, "max_retrievals is -1"),
         ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": float("inf")}, "temperature is inf"),
         ({"top_p": 0}, "top_p is 0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"stop": [""]}, "stop string must not be empty"),
@@ -142,6 +145,11 @@ def test_messages_that_are_none_are_refused(model: OneGen, messages: list[object
         model.generate(messages)
 
 
+def test_a_whole_number_is_a_temperature(model: OneGen) -> None:
+    one, same = (model.generate("Who?", temperature=t, seed=1, max_new_tokens=8).text for t in (1, 1.0))
+    assert one == same
+
+
 def test_titles_must_match_documents(model: OneGen) -> None:
     with pytest.raises(InvalidInputError, match="2 documents but 1 titles"):
         model.embed_documents(["a", "b"], titles=["A"])
@@ -159,3 +167,15 @@ def test_a_source_that_gives_no_list_is_named(model: OneGen) -> None:
 
     with pytest.raises(PassageSourceError, match=r"search\(\) gave 0 lists of passages for one vector"):
         model.generate("Who?", passages=Nothing(), retrieval="always")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("\ud800", "lone surrogate"), ("a\0b", "NUL"), (None, "must be a string")]
+)
+def test_a_passage_that_is_no_text_is_named(model: OneGen, text: Any, reason: str) -> None:
+    class Broken:
+        def search(self, vectors: object, k: int) -> Sequence[Sequence[ScoredPassage]]:
+            return [[ScoredPassage("a", text, {}, 1.0)]]
+
+    with pytest.raises(PassageSourceError, match=f"The text of the passage 'a'.*{reason}"):
+        model.generate("Who?", passages=Broken(), retrieval="always")

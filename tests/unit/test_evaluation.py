@@ -154,8 +154,8 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "line", "complaint"),
     [
-        ("nq_open/dev.jsonl", "{broken", "line 3: not JSON"),
-        ("nq_open/dev.jsonl", "[1]", "line 3: the fields"),
+        ("nq_open/dev.jsonl", "{broken", "line 3 is not valid JSON"),
+        ("nq_open/dev.jsonl", "[1]", "line 3 must be a JSON object"),
         ("nq_open/dev.jsonl", '{"question": "?", "answers": []}', r"line 3: the fields \['ctxs'\] are missing"),
         ("nq_open/dev.jsonl", '{"question": "?", "answers": [], "ctxs": []}', "line 3 is not"),
         ("hotpotqa/dev.questions.jsonl", '{"question": "?", "answer": "", "gold_titles": ["Oz"]}', "line 2: .*'Oz'"),

@@ -174,3 +174,41 @@ def test_fingerprints_tell_weights_templates_and_precision_apart(tiny_folder: Pa
     prints = [m.fingerprint for m in (model, half, other_template, other_weights)]
     assert len(set(prints)) == 4
     assert all(len(fingerprint) == 16 for fingerprint in prints)
+
+
+# --- adapters -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A LoRA adapter of the tiny checkpoint that changes it."""
+    peft = pytest.importorskip("peft")
+    base = LlamaForCausalLM.from_pretrained(tiny_folder)
+    adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_makes_another_model(tiny_folder: Path, adapter: Path) -> None:
+    plain, adapted = OneGen.from_pretrained(tiny_folder), OneGen.from_pretrained(tiny_folder, adapter=adapter)
+    assert adapted.fingerprint != plain.fingerprint
+    assert not np.allclose(adapted.embed_queries(["Who?"]), plain.embed_queries(["Who?"]), atol=1e-4)
+    assert adapted.generate("Who?", max_new_tokens=4).usage.completion_tokens == 4
+
+
+def test_an_adapter_that_cannot_be_loaded_is_named(tiny_folder: Path, adapter: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere cannot be loaded as an adapter"):
+        OneGen.from_pretrained(tiny_folder, adapter=adapter / "nowhere")
+    weights = adapter / "adapter_model.safetensors"
+    weights.rename(adapter / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match=r"holds no adapter_model\.safetensors"):
+        OneGen.from_pretrained(tiny_folder, adapter=adapter)
+
+
+def test_code_in_a_checkpoint_is_not_run(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": classes}))
+    (folder / "own.py").write_text("raise SystemExit('code of a checkpoint was run')")
+    with pytest.raises(CheckpointError, match="trust_remote_code"):
+        OneGen.from_pretrained(folder)

@@ -147,6 +147,36 @@ def test_an_error_in_the_passage_source_arrives_with_what_was_written(tiny, sour
     assert_one_pass(model.model, model.tokenizer, model.config, generation)
 
 
+def test_text_that_might_have_become_a_stop_string_is_part_of_what_was_written(tiny, source_of, play):
+    model = tiny()
+    play(dict(enumerate([*tiny_tokenizer().tokenize("The river Elm"), "[RQ]"])))
+    source = FailingPassages(source_of(model), 1, ConnectionError("gone"))
+    with pytest.raises(PassageSourceError) as caught:
+        model.generate(QUESTION, passages=source, stop=["Elm rises"])
+    assert caught.value.partial.text == "The river Elm"
+
+
+def test_a_source_may_ask_for_the_text_that_led_to_a_retrieval(tiny, source_of, play):
+    class Asked:
+        def __init__(self, source: MemoryPassages) -> None:
+            self.source = source
+            self.queries = []
+
+        def search(self, vectors: np.ndarray, k: int) -> Sequence[Sequence[ScoredPassage]]:
+            raise AssertionError
+
+        def search_for(self, query: str, vector: np.ndarray, k: int) -> Sequence[ScoredPassage]:
+            self.queries.append(query)
+            return self.source.search(vector[None], k)[0]
+
+    model = tiny()
+    play({0: "[RQ]", 5: "[RQ]"})
+    source = Asked(source_of(model))
+    generation = model.generate(QUESTION, passages=source, max_new_tokens=10)
+    assert source.queries == [retrieval.query for retrieval in generation.retrievals]
+    assert source.queries[0] == QUESTION != source.queries[1]
+
+
 def test_a_source_that_finds_nothing_at_all_does_not_end_the_answer(tiny, play):
     class NoPassages:
         def search(self, vectors: np.ndarray, k: int) -> list[list[ScoredPassage]]:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -27,6 +28,7 @@ from onegen_integrations.training.published import PublishedData
 from onegen_integrations.training.real_text import TextPassage, split_sentences
 from onegen_integrations.training.recipe import Recipe, compile_layers, train_mini
 from onegen_integrations.training.sequences import IGNORE, pack
+from onegen_integrations.training.trainer import last_checkpoint
 from onegen_integrations.training.worlds import World
 
 
@@ -253,6 +255,19 @@ def test_compiled_layers_compute_what_plain_ones_do(model: OneGen) -> None:
         torch.testing.assert_close(weight.grad, gradients[name])
 
 
+@pytest.mark.parametrize("state", [True, False])
+def test_a_checkpoint_that_was_being_written_is_not_resumed_from(tmp_path: Path, state: bool) -> None:
+    for step in (900, 1000):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+    (tmp_path / "checkpoint-900" / "trainer_state.json").touch()
+    if state:
+        (tmp_path / "checkpoint-1000" / "trainer_state.json").touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{1000 if state else 900}")
+    assert last_checkpoint(tmp_path / "checkpoint-900") is None
+    assert last_checkpoint(tmp_path / "missing") is None
+
+
 # --- published formats and other base models ------------------------------------------------------
 
 
@@ -308,7 +323,7 @@ def test_published_rows_mask_passages_and_what_follows_retrieval_tokens(
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("{", "line 1: not JSON"), ('{"messages": []}\n{"x": 1}', "line 2: the fields"), ("", "")],
+    [("{", "line 1 is not valid JSON"), ('{"messages": []}\n{"x": 1}', "line 2: the fields"), ("", "")],
 )
 def test_bad_published_files_are_named_with_their_line(
     model: OneGen, published: tuple[Path, Path], tmp_path: Path, text: str, reason: str
@@ -327,7 +342,50 @@ def test_an_unknown_document_id_is_an_error(model: OneGen, published: tuple[Path
     train, db = published
     train.write_text(train.read_text().replace('"b"', '"nobody"'))
     with pytest.raises(DataFormatError, match="nobody"):
-        PublishedData(model.codec, train, db, context=200)[0]
+        PublishedData(model.codec, train, db, context=200)
+
+
+def test_rows_and_documents_that_do_not_fit_are_left_out_with_a_word(
+    model: OneGen, published: tuple[Path, Path]
+) -> None:
+    train, db = published
+    rows = [json.loads(line) for line in train.read_text().splitlines()]
+    rows[1]["messages"][0]["content"] *= 100
+    train.write_text("\n\n".join(map(json.dumps, rows)) + "\n")
+    documents = db.read_text().replace("Three.", "Three." * 300)
+    db.write_text(documents)
+    with pytest.warns(UserWarning, match="1 of 3 rows and 1 of 2 documents are longer than 200 tokens"):
+        data = PublishedData(model.codec, train, db, rows=1, context=200)
+    assert (len(data), data.skipped) == (2, 2)
+    assert [data[step].document_at.shape[0] for step in range(2)] == [2, 2]  # those of "a"
+    with pytest.raises(DataFormatError, match="None of the 3 rows"):
+        PublishedData(model.codec, train, db, context=10)
+
+
+def test_a_line_may_hold_line_separators_of_unicode(model: OneGen, published: tuple[Path, Path]) -> None:
+    train, db = published
+    train.write_text(train.read_text().replace("Who is", "Who\u2028\u0085is"), encoding="utf-8")
+    assert len(PublishedData(model.codec, train, db, rows=1, context=200)) == 3
+
+
+def test_fragments_are_trained_as_they_are_embedded(tiny: Callable[..., OneGen], published: tuple[Path, Path]) -> None:
+    """The vectors of `embed_fragments` for a document are the hidden states at its document tokens in training."""
+    for kind in ("isolated", "causal"):
+        model = tiny(passage_attention=kind, document_template="Text: {text}", passage_template="Text: {text}")
+        batch = PublishedData(model.codec, *published, rows=1, context=200)[0]
+        hidden, _ = hidden_states(model, batch)
+        trained = hidden[batch.document_at[:, 0], batch.document_at[:, 1]]
+        embedded = model.embed_fragments([["One.", " Two."], ["Three."]])
+        expected = torch.from_numpy(np.concatenate(embedded))
+        torch.testing.assert_close(torch.nn.functional.normalize(trained, dim=-1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_wrong_fragments_of_a_right_document_are_negatives(model: OneGen, published: tuple[Path, Path]) -> None:
+    train, db = published
+    train.write_text(train.read_text().replace('["a-1", "a-0"]', '["a-1"]').replace('["b"]', '["b", "a-0"]'))
+    batch = PublishedData(model.codec, train, db, rows=1, context=200)[0]
+    assert batch.positive[0].tolist() == [False, True, False]
+    assert batch.candidate[0].tolist() == [True, True, True]
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -371,8 +429,11 @@ def test_any_base_model_is_finetuned_on_published_data(
             .replace("[RQ]", "[Question Representation]")
             .replace("[RD]", "[Document Fragment Representation]")
         )
+    rows = [json.loads(line) for line in train.read_text().splitlines()]
+    rows[0]["messages"][1] |= {"positive": [None, None], "negative": [[], []]}  # a step without a retrieval
+    train.write_text("\n".join(map(json.dumps, rows)))
     config = OneGenConfig.preset("multi_hop")
-    folder = finetune(tiny_folder, tmp_path / "out", train=train, db=db, config=config, epochs=1, rows=2)
+    folder = finetune(tiny_folder, tmp_path / "out", train=train, db=db, config=config, epochs=1, rows=1)
     tuned = OneGen.from_pretrained(folder)
     assert tuned.config == config
     assert tuned.embed_documents(["Tolmar is a city."], titles=["Tolmar"]).shape == (1, 48)
