@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format docs notebooks evaluate train clean
+.PHONY: demo test lint format docs notebooks evaluate clean
 
 demo: $(INSTALLED)  ## Index the demo knowledge base into Chroma and answer questions from it.
 	$(BIN)/onegen demo

@@ -13,6 +13,7 @@ from onegen_integrations.chroma.collection import (
     open_collection,
     open_database,
     rows_per_call,
+    space_of,
 )
 from onegen_integrations.chroma.embedding_function import OneGenEmbeddingFunction
 from onegen_integrations.chroma.passages import ChromaPassages
@@ -28,4 +29,5 @@ __all__ = [
     "open_database",
     "replacing",
     "rows_per_call",
+    "space_of",
 ]

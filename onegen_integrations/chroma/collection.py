@@ -110,6 +110,12 @@ def open_collection(
     return collection
 
 
+def space_of(collection: chromadb.Collection) -> str:
+    """How a collection compares: "cosine", "l2" or "ip"."""
+    configuration = collection.configuration_json
+    return str((configuration.get("hnsw") or configuration.get("spann") or {}).get("space", "l2"))
+
+
 def rows_per_call(client: ClientAPI, model: OneGen) -> int:
     """How many rows with vectors of `model` may be written at once.
 
@@ -185,9 +191,7 @@ def filter_errors(where: object) -> Iterator[None]:
 
 
 def _check_space(collection: chromadb.Collection) -> None:
-    configuration = collection.configuration_json
-    index = configuration.get("hnsw") or configuration.get("spann") or {}
-    space = index.get("space", "l2")
+    space = space_of(collection)
     if space != SPACE:
         msg = f"The collection {collection.name!r} compares by {space!r}, not by {SPACE!r}; {_ANOTHER}"
         raise PassageStoreError(msg)

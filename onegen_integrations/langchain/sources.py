@@ -9,7 +9,7 @@ from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
-from onegen_integrations.chroma import check_owner, check_sample
+from onegen_integrations.chroma import check_owner, check_sample, space_of
 from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
 from onegen_integrations.passages import ScoredPassage, Vectors
 
@@ -79,7 +79,7 @@ def _passage(document: Document, score: float) -> ScoredPassage:
 def _search_of(vectorstore: VectorStore) -> tuple[Callable[..., Scored], bool]:
     """A search by vector, and whether its scores are known to be cosine similarities."""
     if isinstance(vectorstore, Chroma):
-        half = 2.0 if _chroma_space(vectorstore) == "l2" else 1.0
+        half = 2.0 if space_of(vectorstore._collection) == "l2" else 1.0  # noqa: SLF001 (it has no public name)
         return _from_distances(vectorstore.similarity_search_by_vector_with_relevance_scores, half), True
     scored = getattr(vectorstore, "similarity_search_with_score_by_vector", None)
     if scored is not None and _is_faiss(vectorstore) and vectorstore.index.metric_type == _FAISS_L2:  # type: ignore[attr-defined]
@@ -97,11 +97,6 @@ def _search_of(vectorstore: VectorStore) -> tuple[Callable[..., Scored], bool]:
 def _from_distances(search: Callable[..., Scored], half: float) -> Callable[..., Scored]:
     """Cosines by distances of unit vectors: 1 - cos (`half` is 1), or |q - d|^2 = 2 - 2 cos (`half` is 2)."""
     return lambda vector, k, **kwargs: [(doc, 1 - float(d) / half) for doc, d in search(vector, k, **kwargs)]
-
-
-def _chroma_space(vectorstore: Chroma) -> str:
-    configuration = vectorstore._collection.configuration_json  # noqa: SLF001 (langchain-chroma has no public name for it)
-    return str((configuration.get("hnsw") or configuration.get("spann") or {}).get("space", "l2"))
 
 
 def _is_faiss(vectorstore: VectorStore) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from oracle import clean_forward, spliced_blocks
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from onegen_integrations import MemoryPassages, OneGen, Passage
+from onegen_integrations import MemoryPassages, OneGen, Passage, TextDelta
 from onegen_integrations.evaluation.mini import demo_questions
 from onegen_integrations.model import BUNDLED
 
@@ -73,6 +73,9 @@ def test_generate_stream_and_a_reused_prefix_give_the_same_tokens(mini: OneGen, 
         again = fresh.generate(question, passages=source)
         assert again.token_ids == first.token_ids
         assert again.usage.reused_tokens > 0
+        *events, finish = fresh.stream(question, passages=source)
+        assert finish.generation.token_ids == first.token_ids
+        assert "".join(event.text for event in events if isinstance(event, TextDelta)) == first.text
 
 
 def test_a_hostile_store_does_not_change_the_answers_to_benign_questions(mini: OneGen, source: MemoryPassages) -> None:

@@ -58,24 +58,24 @@ def test_an_isolated_block_holds_what_it_holds_alone_at_position_zero(architectu
     torch.testing.assert_close(inside, alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("top_k", [1, 3])
-def test_one_pass_equals_a_clean_full_forward(tiny, source_of, play, architecture, passage_attention, top_k):
+@pytest.mark.parametrize(("hops", "top_k"), [(0, 1), (1, 4), (2, 2), (3, 3), (4, 1)])
+def test_one_pass_equals_a_clean_full_forward(tiny, source_of, play, architecture, passage_attention, hops, top_k):
     model = tiny(architecture, passage_attention=passage_attention)
     source = source_of(model)
-    play({2: "[RQ]", 3: "[RQ]", 9: "[RQ]"})
+    play(dict.fromkeys((2, 3, 9, 11)[:hops], "[RQ]"))
     options = {"passages": source, "top_k": top_k, "max_new_tokens": 16}
-    first = model.generate(QUESTION, retrieval="always", **options)
-    assert len(first.retrievals) == 4
+    first = model.generate(QUESTION, **options)
+    assert len(first.retrievals) == hops
     assert_one_pass(model.model, model.tokenizer, model.config, first)
 
-    again = model.generate(QUESTION, retrieval="always", **options)
+    again = model.generate(QUESTION, **options)
     assert again.usage.reused_tokens > 0
     assert again.token_ids == first.token_ids
     assert_one_pass(model.model, model.tokenizer, model.config, again)
 
-    unprompted = model.generate(QUESTION + " And why?", **options)
-    assert len(unprompted.retrievals) == 3
-    assert_one_pass(model.model, model.tokenizer, model.config, unprompted)
+    asked = model.generate(QUESTION + " And why?", retrieval="always", **options)
+    assert len(asked.retrievals) == hops + 1
+    assert_one_pass(model.model, model.tokenizer, model.config, asked)
 
 
 _SIZE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
