@@ -66,21 +66,26 @@ def find_files(paths: Iterable[str | Path]) -> FoundFiles:
     """Files among `paths`, and those in folders and their subfolders, in order of name; hidden ones are left out.
 
     Raises:
-        InvalidInputError: a path does not exist, a file named directly has an unknown suffix, nothing was found, or two
-            files have the same name relative to the paths given.
+        InvalidInputError: a path does not exist, a file named directly has an unknown suffix, a folder has nothing to
+            read, or two files have the same name relative to the paths given.
         OSError: a folder cannot be read.
     """
-    given = [Path(path) for path in paths]
     files: dict[Path, SourceFile] = {}
+    folders: list[Path] = []
     skipped: list[Path] = []
-    for path in given:
+    for path in map(Path, paths):
         if path.is_dir():
-            root = _absolute(path)
-            for found in _files_below(path):
-                if found.suffix.lower() in SUFFIXES:
-                    files.setdefault(found.resolve(), SourceFile(found, root, found.relative_to(path).as_posix()))
-                else:
-                    skipped.append(found)
+            folders.append(_absolute(path))
+            below = list(_files_below(path))
+            readable = [file for file in below if file.suffix.lower() in SUFFIXES]
+            others = [file for file in below if file.suffix.lower() not in SUFFIXES]
+            if not readable:
+                there = f" ({kinds_of(others)} there cannot be read)" if others else ""
+                msg = f"No {', '.join(SUFFIXES)} files in {path}{there}."
+                raise InvalidInputError(msg)
+            for file in readable:
+                files.setdefault(file.resolve(), SourceFile(file, folders[-1], file.relative_to(path).as_posix()))
+            skipped += others
         elif not path.is_file():
             msg = f"{path} is neither a file nor a folder; give the path of a document or of a folder of documents."
             raise InvalidInputError(msg)
@@ -89,13 +94,8 @@ def find_files(paths: Iterable[str | Path]) -> FoundFiles:
             raise InvalidInputError(msg)
         else:
             files.setdefault(path.resolve(), SourceFile(path, _absolute(path.parent), path.name))
-    if not files:
-        others = f" ({kinds_of(skipped)} there cannot be read)" if skipped else ""
-        msg = f"No {', '.join(SUFFIXES)} files in {', '.join(map(str, given))}{others}."
-        raise InvalidInputError(msg)
     _check_names(files.values())
-    folders = tuple(_absolute(path) for path in given if path.is_dir())
-    return FoundFiles(tuple(files.values()), folders, tuple(skipped))
+    return FoundFiles(tuple(files.values()), tuple(folders), tuple(skipped))
 
 
 def kinds_of(paths: Iterable[Path]) -> str:

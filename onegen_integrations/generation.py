@@ -15,7 +15,7 @@ from onegen_integrations.engine.cache import PrefixCache, SequenceCache, causal
 from onegen_integrations.engine.forward import Forward
 from onegen_integrations.engine.sampling import Sampler
 from onegen_integrations.errors import ContextWindowError, InvalidInputError, OneGenError, PassageSourceError
-from onegen_integrations.passages import PassageSource, QueryPassageSource, ScoredPassage, Vectors
+from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors, search_one
 from onegen_integrations.structured import Step, Structure, ToolCall, ToolCallDelta, Tools, check_form
 from onegen_integrations.text import Control, Part, StopStrings, TextCodec, check_text
 
@@ -335,14 +335,7 @@ class OnePass:
     def _search(self, query: str, vector: Vectors) -> list[ScoredPassage]:
         source = self._options.passages
         assert source is not None  # noqa: S101 (the query token is banned without a source)
-        if isinstance(source, QueryPassageSource):
-            found = source.search_for(query, vector, self._options.top_k)
-        else:
-            results = source.search(vector[None], self._options.top_k)
-            if len(results) != 1:
-                msg = f"search() gave {len(results)} lists of passages for one vector; it must give one list for each."
-                raise ValueError(msg)
-            found = results[0]
+        found = search_one(source, query, vector, self._options.top_k)
         for passage in found:
             check_text(passage.text, f"The text of the passage {passage.id!r}", allow_empty=True)
         threshold = self._options.score_threshold

@@ -22,6 +22,7 @@ from onegen_integrations.engine.forward import Forward
 from onegen_integrations.engine.guide import Grammars
 from onegen_integrations.errors import CheckpointError, ConfigError, ContextWindowError, InvalidInputError, OneGenError
 from onegen_integrations.generation import Event, Finish, Generation, GenerationOptions, OnePass, vectors_of
+from onegen_integrations.identity import identity_of
 from onegen_integrations.passages import Vectors
 from onegen_integrations.text import EncodedDocument, Messages, TextCodec, check_text, content_text
 
@@ -122,7 +123,8 @@ class OneGen:
         settings = _resolve_config(config)
         given = json.dumps(settings.to_dict(), sort_keys=True) if settings else ""
         where = os.path.realpath(source) if Path(source).exists() else source
-        key = repr((where, str(place), str(wanted), revision, str(adapter), given))
+        content = identity_of(source, revision, adapter)  # what has been trained further is loaded anew
+        key = repr((where, content, str(place), str(wanted), revision, str(adapter), given))
         with _loading:
             loaded = _loaded.get(key)
             if loaded is None:

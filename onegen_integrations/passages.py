@@ -116,6 +116,27 @@ class MemoryPassages:
         return [[scored(passages[i], float(row[i])) for i in best] for row, best in zip(scores, order, strict=True)]
 
 
+def search_one(source: PassageSource, query: str, vector: Vectors, k: int) -> Sequence[ScoredPassage]:
+    """The k best passages of any source for one query vector [dim], best first.
+
+    Args:
+        source: is told `query` where it wants to know it.
+        query: the text that led to the vector.
+        vector: float32.
+        k: how many passages.
+
+    Raises:
+        ValueError: the source gave something else than one list for one vector.
+    """
+    if isinstance(source, QueryPassageSource):
+        return source.search_for(query, vector, k)
+    results = source.search(vector[None], k)
+    if len(results) != 1:
+        msg = f"search() gave {len(results)} lists of passages for one vector; it must give one list for each."
+        raise ValueError(msg)
+    return results[0]
+
+
 def scored(passage: Passage, score: float) -> ScoredPassage:
     return ScoredPassage(passage.id, passage.text, passage.metadata, score)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import hashlib
 import json
 from collections.abc import AsyncGenerator, Collection, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onegen_integrations.config import BUNDLED, BUNDLED_NAME
 from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
+from onegen_integrations.identity import cached_config, identity_of
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
 
 _Item = TypeVar("_Item")
 
-_SAMPLES, _SAMPLE_BYTES = 64, 4096  # of a file of weights, for its hash
+_workers = ThreadPoolExecutor(thread_name_prefix="onegen")
 
 
 class LazyModel:
@@ -67,13 +67,13 @@ class LazyModel:
     def identity(self) -> str:
         """What tells its weights apart from others, known without loading them and the same afterwards."""
         if self._identity is None:
-            folder = BUNDLED if self._checkpoint is None else Path(self._checkpoint)
             if self._expected is not None:
                 self._identity = self._expected
             elif self._given is not None:
                 self._identity = self._given.fingerprint
             else:
-                self._identity = _hash_of(folder) if folder.is_dir() else str(folder)
+                settings = {name: self._settings.get(name) for name in ("revision", "adapter")}
+                self._identity = identity_of(self._checkpoint or BUNDLED, **settings)
         return self._identity
 
     @property
@@ -86,7 +86,7 @@ class LazyModel:
         if self._model is not None:
             return self._model.context_window
         folder = Path(self._checkpoint) if self._checkpoint is not None else BUNDLED
-        path = folder / "config.json" if folder.is_dir() else _hub_config(str(folder), self._settings.get("revision"))
+        path = folder / "config.json" if folder.is_dir() else cached_config(str(folder), self._settings.get("revision"))
         if path is None or not path.is_file():
             return None
         window = json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings")
@@ -166,10 +166,10 @@ def call_options(
 
 
 async def iterate_in_thread(items: Generator[_Item, None, None]) -> AsyncGenerator[_Item, None]:
-    """The items of a generator that computes, made in a thread of its own, so that the event loop goes on meanwhile.
+    """The items of a generator that computes, made in worker threads, so that the event loop goes on meanwhile.
 
-    The loop's own pool stays free: what the generator waits for, such as callbacks, may need it. Closing or cancelling
-    closes `items`, as soon as the item that is being made is finished.
+    The threads are this package's own: the pool of the event loop stays free for what the generator waits for, such as
+    callbacks. Closing or cancelling closes `items`, as soon as the item that is being made is finished.
     """
     end = object()
 
@@ -177,11 +177,10 @@ async def iterate_in_thread(items: Generator[_Item, None, None]) -> AsyncGenerat
         return next(items, end)
 
     loop = asyncio.get_running_loop()
-    worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onegen")
     pending: asyncio.Future[Any] | None = None
     try:
         while True:
-            pending = loop.run_in_executor(worker, contextvars.copy_context().run, step)
+            pending = loop.run_in_executor(_workers, contextvars.copy_context().run, step)
             item = await asyncio.shield(pending)
             if item is end:
                 return
@@ -189,35 +188,8 @@ async def iterate_in_thread(items: Generator[_Item, None, None]) -> AsyncGenerat
     finally:
         if pending is not None and not pending.done():
             await asyncio.wait([pending])
-        worker.shutdown(wait=False)
         items.close()
 
 
 def _unpickled(settings: Mapping[str, Any]) -> LazyModel:
     return LazyModel(**settings)
-
-
-def _hash_of(folder: Path) -> str:
-    """A hash of the files of a checkpoint: of large ones their size and samples, of the others all."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".jinja", ".model", ".safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        step = max(_SAMPLE_BYTES, size // _SAMPLES) if path.suffix == ".safetensors" else _SAMPLE_BYTES
-        with path.open("rb") as file:
-            for start in range(0, size, step):
-                file.seek(start)
-                digest.update(file.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
-
-
-def _hub_config(checkpoint: str, revision: str | None) -> Path | None:
-    """The `config.json` of a hub id that has been downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        path = try_to_load_from_cache(checkpoint, "config.json", revision=revision)
-    except HFValidationError:  # no hub id at all, which loading will tell
-        return None
-    return Path(path) if isinstance(path, str) else None

@@ -60,9 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if taken and not args.moved:
         key, origin = next(iter(taken.items()))
         msg = (
-            f"The passage {key!r} is stored already, from {origin.file}. If its folder has moved, add --moved, which"
-            f" replaces all that was stored from {origin.root}; else index a folder that holds both, or give another"
-            " --collection."
+            f"The passage {key!r} is stored already, from {origin.file}. If that file was moved, add --moved; else"
+            " index a folder that holds both, or give another --collection."
         )
         raise InvalidInputError(msg)
     add_with_report(store, passages)
@@ -125,26 +124,35 @@ class _Stored:
 
     def __init__(self, store: ChromaPassages, found: FoundFiles) -> None:
         self._store = store
-        self._read = {*found.folders, *(file.root / file.name for file in found.files)}
-        self._origins = {key: _origin(metadata) for key, metadata in store.metadata().items()}
+        self._files = {file.root / file.name for file in found.files}
+        self._folders = set(found.folders)
+        self._origins = {
+            key: origin for key, metadata in store.metadata().items() if (origin := _origin(metadata)) is not None
+        }
 
     def taken(self, passages: Iterable[Passage]) -> dict[str, _Origin]:
         """Those of `passages` whose ids are taken by passages of files that are not read now, with these files."""
-        origins = {passage.id: self._origins.get(passage.id) for passage in passages}
-        return {key: origin for key, origin in origins.items() if origin and not _is_below(origin.file, self._read)}
+        known = {passage.id: self._origins[passage.id] for passage in passages if passage.id in self._origins}
+        return {key: origin for key, origin in known.items() if not self._is_read(origin.file)}
 
     def remove_stale(self, passages: Iterable[Passage], moved: Collection[Path]) -> None:
-        """Remove what was stored from what is read now, or from the folders `moved`, and is not among `passages`."""
+        """Remove what is not among `passages` but stored from the files that are read now, or from files that are gone.
+
+        Gone are files that do not exist any more, of the folders that are read and of those that have `moved`.
+        """
         current = {passage.id for passage in passages}
-        places = {*self._read, *moved}
         stale = [
             key
-            for key, origin in self._origins.items()
-            if origin and key not in current and _is_below(origin.file, places)
+            for key, (root, file) in self._origins.items()
+            if key not in current
+            and (file in self._files or ((self._is_read(file) or root in moved) and not file.exists()))
         ]
         if stale:
             self._store.delete(stale)
             print(f"Removed {len(stale)} passages that are no longer in these files.")
+
+    def _is_read(self, file: Path) -> bool:
+        return file in self._files or any(folder in self._folders for folder in file.parents)
 
 
 class _Origin(NamedTuple):
@@ -158,8 +166,3 @@ def _origin(metadata: Mapping[str, Any]) -> _Origin | None:
     """Of a passage that this command has stored."""
     root, source = metadata.get("root"), metadata.get("source")
     return _Origin(Path(root), Path(root, source)) if isinstance(root, str) and isinstance(source, str) else None
-
-
-def _is_below(file: Path, places: Collection[Path]) -> bool:
-    """Whether a file is one of `places` or in one of them."""
-    return any(place in places for place in (file, *file.parents))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
-from functools import partial
 from typing import Any, Literal
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
     AsyncCallbackManagerForChainRun,
+    BaseRunManager,
     CallbackManager,
     CallbackManagerForChainRun,
     adispatch_custom_event,
@@ -21,6 +21,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import AddableDict
+from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self, TypedDict
@@ -30,14 +31,13 @@ from onegen_integrations.generation import Event, Finish, Retrieval, TextDelta
 from onegen_integrations.langchain.llm import OneGenLLM
 from onegen_integrations.langchain.messages import core_messages, usage_metadata
 from onegen_integrations.langchain.sources import VectorStorePassages, document_of
-from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors
+from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors, search_one
 from onegen_integrations.serving import iterate_in_thread
 from onegen_integrations.text import check_text
 
 RETRIEVAL_EVENT = "onegen_retrieval"
 
 Chunk = dict[str, Any]
-PassageSearch = Callable[[Vectors, int], Sequence[Sequence[ScoredPassage]]]
 Search = Callable[[str, Callable[[], Sequence[ScoredPassage]]], Sequence[ScoredPassage]]
 
 _OUTPUT = ("context", "answer", "usage_metadata")
@@ -153,18 +153,21 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
             self.llm.rate_limiter.acquire()
         [writing] = self.llm.start_run(CallbackManager, run_manager.get_child(), messages)
         search = _traced(run_manager.get_child(), self._retriever_name)
+        finished = False
         try:
             with closing(self._chunks(given, messages, search)) as chunks:
                 for chunk, event in chunks:
                     if isinstance(event, Retrieval):
                         dispatch_custom_event(RETRIEVAL_EVENT, _told(event, chunk), config=config)
                     elif isinstance(event, TextDelta):
-                        writing.on_llm_new_token(event.text, chunk=_token(event))
+                        writing.on_llm_new_token(event.text, chunk=_token(event, writing))
                     elif isinstance(event, Finish):
-                        writing.on_llm_end(self._result(event))
+                        finished = True
+                        writing.on_llm_end(self._result(event, writing))
                     yield chunk
         except BaseException as error:
-            writing.on_llm_error(error)
+            if not finished:
+                writing.on_llm_error(error)
             raise
 
     async def _aanswer(
@@ -175,22 +178,26 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
             await self.llm.rate_limiter.aacquire()
         [writing] = await self.llm.start_run(AsyncCallbackManager, run_manager.get_child(), messages)
         search = _traced_from_thread(run_manager.get_child(), self._retriever_name, asyncio.get_running_loop())
+        finished = False
         try:
             async with aclosing(iterate_in_thread(self._chunks(given, messages, search))) as chunks:
                 async for chunk, event in chunks:
                     if isinstance(event, Retrieval):
                         await adispatch_custom_event(RETRIEVAL_EVENT, _told(event, chunk), config=config)
                     elif isinstance(event, TextDelta):
-                        await writing.on_llm_new_token(event.text, chunk=_token(event))
+                        await writing.on_llm_new_token(event.text, chunk=_token(event, writing))
                     elif isinstance(event, Finish):
-                        await writing.on_llm_end(self._result(event))
+                        finished = True
+                        await writing.on_llm_end(self._result(event, writing))
                     yield chunk
         except BaseException as error:
-            await writing.on_llm_error(error)
+            if not finished:
+                await writing.on_llm_error(error)
             raise
 
-    def _result(self, event: Finish) -> LLMResult:
-        message = AIMessage(content=event.generation.text, **self.llm.message_fields(event.generation))
+    def _result(self, event: Finish, run: BaseRunManager) -> LLMResult:
+        fields = self.llm.message_fields(event.generation)
+        message = AIMessage(content=event.generation.text, id=_message_id(run), **fields)
         return LLMResult(generations=[[ChatGeneration(message=message)]])
 
     def _chunks(
@@ -198,7 +205,7 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
     ) -> Generator[tuple[Chunk, Event | None], None, None]:
         """Pieces of the output, each with the event that it comes from."""
         options = self.llm.options(None, {}) | {
-            "passages": _Watched(self._search(), search),
+            "passages": _Watched(self._passage_source(), search),
             "retrieval": self.retrieval,
             "top_k": self.k,
             "max_retrievals": self.max_retrievals,
@@ -220,10 +227,10 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
                         yield AddableDict(answer=""), None
                     yield AddableDict(usage_metadata=usage_metadata(event.generation.usage)), event
 
-    def _search(self) -> PassageSearch:
-        """The search, once it is sure that the store can be searched in this way, by this model."""
+    def _passage_source(self) -> PassageSource:
+        """Where to search, once it is sure that the store can be searched in this way, by this model."""
         if self.passages is not None:
-            return self.passages.search
+            return self.passages
         if self._source is None or self._source.vectorstore is not self.vectorstore:
             self._source = VectorStorePassages(self.vectorstore, self.llm.onegen)
         if self.score_threshold is not None and not self._source.gives_cosines:
@@ -232,7 +239,7 @@ class OneGenRAG(RunnableSerializable[Any, dict[str, Any]]):
                 " score_threshold= cannot be held against them; leave it out."
             )
             raise InvalidInputError(msg)
-        return partial(self._source.search, **self.search_kwargs)
+        return self._source.with_settings(**self.search_kwargs)
 
     @property
     def _retriever_name(self) -> str:
@@ -243,16 +250,17 @@ class _Watched:
     """A passage source whose searches are seen by LangChain's tracers.
 
     Args:
-        search: by vectors.
+        source: does the search.
         run: runs it within a retriever run.
     """
 
-    def __init__(self, search: PassageSearch, run: Search) -> None:
-        self.search = search
+    def __init__(self, source: PassageSource, run: Search) -> None:
+        self.search = source.search
+        self._source = source
         self._run = run
 
     def search_for(self, query: str, vector: Vectors, k: int) -> Sequence[ScoredPassage]:
-        return self._run(query, lambda: self.search(vector[None], k)[0])
+        return self._run(query, lambda: search_one(self._source, query, vector, k))
 
 
 def _traced(manager: CallbackManager, name: str) -> Search:
@@ -296,8 +304,13 @@ def _told(event: Retrieval, chunk: Chunk) -> dict[str, Any]:
     return {"query": event.query, "position": event.position, "documents": chunk["context"]}
 
 
-def _token(event: TextDelta) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
+def _token(event: TextDelta, run: BaseRunManager) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=AIMessageChunk(content=event.text, id=_message_id(run)))
+
+
+def _message_id(run: BaseRunManager) -> str:
+    """As LangChain's chat models call the message of a run: by it, listeners join the pieces."""
+    return f"{LC_ID_PREFIX}-{run.run_id}"
 
 
 def _whole(parts: Sequence[Any]) -> tuple[dict[str, Any], list[BaseMessage]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from langchain_chroma import Chroma
@@ -48,13 +49,18 @@ class VectorStorePassages:
         self._search_kwargs = search_kwargs
         _check_owner(vectorstore, model)
 
-    def search(self, vectors: Vectors, k: int, **search_kwargs: Any) -> list[list[ScoredPassage]]:
+    def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
         """The k best documents for each query vector [n, dim], best first; fewer where the store has fewer."""
-        settings = self._search_kwargs | search_kwargs
         return [
-            [_passage(document, score) for document, score in self._search(vector.tolist(), k, **settings)]
+            [_passage(document, score) for document, score in self._search(vector.tolist(), k, **self._search_kwargs)]
             for vector in vectors
         ]
+
+    def with_settings(self, **search_kwargs: Any) -> VectorStorePassages:
+        """The same store with these settings of a search, without checking it again."""
+        other = copy(self)
+        other._search_kwargs = search_kwargs  # noqa: SLF001 (its own class)
+        return other
 
 
 class _Untitled(ScoredPassage):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from langchain_chroma import Chroma
@@ -94,9 +95,11 @@ class OneGenChroma(Chroma):
 
     def _in_place(self, ids: list[str], metadatas: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
         """Metadata that leave nothing of what is stored under these ids."""
-        stored = self._collection.get(ids=[key for key in ids if key], include=["metadatas"])
+        known = [key for key in ids if key]
+        if not known:
+            return metadatas
+        stored = self._collection.get(ids=known, include=["metadatas"])
         before = dict(zip(stored["ids"], stored["metadatas"] or [], strict=True))
         if not any(before.values()):
             return metadatas
-        given = metadatas or [{}] * len(ids)
-        return [replacing(before.get(key), own or {}) for key, own in zip(ids, given, strict=True)]
+        return [replacing(before.get(key), own or {}) for key, own in zip_longest(ids, metadatas or [])]

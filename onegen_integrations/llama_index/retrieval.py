@@ -19,7 +19,7 @@ from onegen_integrations.chroma import check_owner, check_sample
 from onegen_integrations.chroma.collection import FINGERPRINT
 from onegen_integrations.errors import FingerprintMismatchError
 from onegen_integrations.llama_index.weights import OneGenComponent
-from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors
+from onegen_integrations.passages import PassageSource, ScoredPassage, Vectors, search_one
 
 if TYPE_CHECKING:
     from onegen_integrations.model import OneGen
@@ -99,10 +99,11 @@ class PassageRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if query_bundle.embedding is None:
-            vectors = self._model.onegen.embed_queries([query_bundle.query_str])
+            vector = self._model.onegen.embed_queries([query_bundle.query_str])[0]
         else:
-            vectors = np.asarray([query_bundle.embedding], dtype=np.float32)
-        return [_node(passage) for passage in self._source.search(vectors, self._similarity_top_k)[0]]
+            vector = np.asarray(query_bundle.embedding, dtype=np.float32)
+        found = search_one(self._source, query_bundle.query_str, vector, self._similarity_top_k)
+        return [_node(passage) for passage in found]
 
 
 def check_index(index: VectorStoreIndex, model: OneGen) -> None:

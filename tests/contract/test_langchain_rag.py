@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from typing_extensions import TypedDict
 from onegen_integrations import FingerprintMismatchError, InvalidInputError, OneGen, PassageSourceError
 from onegen_integrations.evaluation.mini import demo_questions
 from onegen_integrations.langchain import OneGenChroma, OneGenEmbeddings, OneGenLLM, OneGenRAG
+from onegen_integrations.passages import ScoredPassage
 
 PASSAGES = demo_questions().passages[:60]
 QUESTION = "What is the largest glacier in Iceland?"
@@ -265,6 +268,9 @@ def test_a_document_that_is_added_again_keeps_nothing_of_its_old_metadata(llm: O
     store.add_texts(["One."], ids=["a"])
     assert store.get(["a"])["metadatas"] == [None]
     assert store.get(where={"v": 2})["ids"] == []
+    assert len(store.add_texts(["Three.", "Four."], ids=[None, None])) == 2
+    store.add_texts(["Two.", "Five."], metadatas=[{"v": 5}], ids=["b", "c"])
+    assert store.get(["b", "c"])["metadatas"] == [{"v": 5}, None]
 
 
 def test_more_documents_than_one_call_of_chroma_takes(tiny_folder: Path, tmp_path: Path) -> None:
@@ -411,6 +417,33 @@ class Counter(BaseCallbackHandler):
         self.retrievals += 1
 
 
+async def test_many_tasks_take_few_threads(rag: OneGenRAG) -> None:
+    before = threading.active_count()
+    tasks = [asyncio.create_task(rag.ainvoke(QUESTION)) for _ in range(100)]
+    await asyncio.sleep(0.5)
+    assert threading.active_count() - before <= 2 * min(32, (os.cpu_count() or 1) + 4)
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert any(isinstance(result, asyncio.CancelledError) for result in results)
+
+
+def test_a_source_of_ones_own_is_told_the_text_and_checked(llm: OneGenLLM, mini: OneGen) -> None:
+    class Own:
+        def search(self, vectors: Any, k: int) -> Any:
+            return []
+
+    with pytest.raises(PassageSourceError, match="gave 0 lists of passages for one vector"):
+        OneGenRAG(llm=llm, passages=Own(), retrieval="always").invoke(QUESTION)
+
+    class Told(Own):
+        def search_for(self, query: str, vector: Any, k: int) -> Any:
+            return [ScoredPassage("told", query, {}, 1.0)]
+
+    [document] = OneGenRAG(llm=llm, passages=Told(), retrieval="always", max_retrievals=1).invoke(QUESTION)["context"]
+    assert document.page_content == QUESTION
+
+
 async def test_tasks_with_callbacks_do_not_wait_for_each_other(rag: OneGenRAG) -> None:
     counter = Counter()
     tasks = (rag.ainvoke(QUESTION, {"callbacks": [counter]}) for _ in range(64))
@@ -431,13 +464,22 @@ async def test_callbacks_usage_and_rate_limiter_of_the_model_count(mini: OneGen,
             self.asked += 1
             return True
 
+    class Errors(BaseCallbackHandler):
+        def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+            raise AssertionError from error
+
+        raise_error = True
+
     usage, limiter = UsageMetadataCallbackHandler(), Limiter()
-    llm = OneGenLLM(model=mini, max_tokens=16, callbacks=[usage], rate_limiter=limiter)
+    llm = OneGenLLM(model=mini, max_tokens=16, callbacks=[usage, Errors()], rate_limiter=limiter)
     rag = OneGenRAG(llm=llm, vectorstore=store, retrieval="always")
     spent = rag.invoke(QUESTION)["usage_metadata"]["total_tokens"]
     spent += (await rag.ainvoke(QUESTION))["usage_metadata"]["total_tokens"]
     assert usage.usage_metadata["onegen-mini"]["total_tokens"] == spent
-    assert limiter.asked == 2
+    for chunk in rag.stream(QUESTION):
+        if "usage_metadata" in chunk:
+            break  # what is there ends as an answer, not as an error
+    assert limiter.asked == 3
 
 
 def test_many_threads_and_tasks_that_mix_everything(llm: OneGenLLM, rag: OneGenRAG) -> None:
@@ -502,8 +544,12 @@ def test_it_is_a_tool_and_a_node_of_a_graph(rag: OneGenRAG) -> None:
     graph.add_node("rag", rag)
     graph.add_edge(START, "rag")
     graph.add_edge("rag", END)
-    result = graph.compile().invoke({"input": QUESTION})
-    assert result["answer"] == rag.invoke(QUESTION)["answer"]
+    compiled = graph.compile()
+    answer = rag.invoke(QUESTION)["answer"]
+    assert compiled.invoke({"input": QUESTION})["answer"] == answer
+    pieces = [message for message, _ in compiled.stream({"input": QUESTION}, stream_mode="messages")]
+    assert "".join(message.text for message in pieces) == answer
+    assert len({message.id for message in pieces}) == 1
 
 
 def test_embeddings_are_the_index_of_a_graph_store(llm: OneGenLLM) -> None:

@@ -219,7 +219,7 @@ def test_a_file_does_not_take_the_place_of_another_one_with_its_name(
     onegen("index", documents, *database)
     status, _, err = onegen("index", other, *database)
     assert status == 1
-    assert re.search(r"passage 'rivers.md#1' is stored already, from \S*rivers\.md\. If its folder has moved", err)
+    assert re.search(r"passage 'rivers.md#1' is stored already, from \S*rivers\.md\. If that file was moved", err)
     assert stored(tmp_path / "db", tiny_folder) == {"rivers.md#1", "opera#1", "novel#1"}
 
 
@@ -234,6 +234,32 @@ def test_a_folder_that_has_moved_takes_its_passages_along(
     out = onegen("index", moved, "--moved", *database).out
     assert "2 passages: 0 new, 2 changed, 0 unchanged.\nRemoved 1 passages" in out
     assert stored(tmp_path / "db", tiny_folder) == {"opera#1", "novel#1"}
+
+
+def test_a_file_that_has_moved_leaves_its_neighbours_alone(
+    onegen: Onegen, documents: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    database = ("--db", tmp_path / "db", "--model", tiny_folder)
+    for name in ("note.txt", "memo.txt"):
+        (tmp_path / name).write_text("The theatre burned down.")
+    onegen("index", documents, tmp_path / "note.txt", tmp_path / "memo.txt", *database)
+    (tmp_path / "work").mkdir()
+    moved = (tmp_path / "note.txt").rename(tmp_path / "work" / "note.txt")
+    assert onegen("index", moved, *database).status == 1
+    assert onegen("index", moved, "--moved", *database).status == 0
+    everything = {"rivers.md#1", "opera#1", "novel#1", "note.txt#1", "memo.txt#1"}
+    assert stored(tmp_path / "db", tiny_folder) == everything
+
+
+def test_files_that_are_there_but_not_read_keep_their_passages(
+    onegen: Onegen, documents: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    database = ("--db", tmp_path / "db", "--model", tiny_folder)
+    (documents / ".private").mkdir()
+    (documents / ".private" / "diary.txt").write_text("The theatre burned down.")
+    onegen("index", documents / ".private", *database)
+    onegen("index", documents, *database)
+    assert stored(tmp_path / "db", tiny_folder) == {"rivers.md#1", "opera#1", "novel#1", "diary.txt#1"}
 
 
 def test_passages_may_move_within_what_is_indexed(

@@ -71,6 +71,13 @@ def test_two_files_of_one_name_are_refused_because_one_would_replace_the_other(t
     assert [file.name for file in find_files([tmp_path]).files] == ["one/a.md", "two/a.md"]
 
 
+def test_a_folder_with_nothing_to_read_is_an_error_whatever_stands_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.md").touch()
+    (tmp_path / "drive").mkdir()
+    with pytest.raises(InvalidInputError, match=r"No \.jsonl, \.md, \.txt files in .*drive\."):
+        find_files([tmp_path / "a.md", tmp_path / "drive"])
+
+
 def test_a_path_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="missing is neither a file nor a folder"):
         find_files([tmp_path / "missing"])

@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from onegen_integrations import CheckpointError, ConfigError, MemoryPassages, OneGen, OneGenConfig, Passage
 from onegen_integrations.config import CONFIG_FILE, PRESETS
+from onegen_integrations.identity import identity_of
 
 
 @pytest.fixture
@@ -38,6 +39,28 @@ def test_the_same_checkpoint_with_the_same_settings_is_loaded_once(tiny_folder: 
     assert OneGen.from_pretrained(str(tiny_folder)) is model
     assert OneGen.from_pretrained(tiny_folder, device="cpu", dtype=torch.float32) is model
     assert OneGen.from_pretrained(tiny_folder, dtype=torch.bfloat16) is not model
+
+
+def test_a_checkpoint_that_has_been_trained_further_is_loaded_anew(folder: Path) -> None:
+    before = OneGen.from_pretrained(folder)
+    torch.manual_seed(1)
+    trained = LlamaForCausalLM(before.model.config)
+    trained.save_pretrained(folder)
+    after = OneGen.from_pretrained(folder)
+    assert after.fingerprint != before.fingerprint
+    assert torch.equal(after.model.lm_head.weight, trained.lm_head.weight)
+
+
+def test_an_identity_tells_files_and_adapters_apart(folder: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    plain, adapted = identity_of(folder), identity_of(folder, adapter=tmp_path / "adapter")
+    assert identity_of(copied) == plain != adapted
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"r": 2}')
+    assert identity_of(folder, adapter=tmp_path / "adapter") != adapted
+    assert identity_of("some/hub-id") == "some/hub-id"
+    assert identity_of("no hub id at all?") == "no hub id at all?"
 
 
 def test_embedding_and_generating_use_the_same_parameters(tiny_folder: Path) -> None:
