@@ -13,11 +13,9 @@ from onegen_integrations.chroma.collection import (
     open_collection,
     open_database,
     rows_per_call,
-    space_of,
 )
 from onegen_integrations.chroma.embedding_function import OneGenEmbeddingFunction
 from onegen_integrations.chroma.passages import ChromaPassages
-from onegen_integrations.chroma.rows import replacing
 
 __all__ = [
     "ChromaPassages",
@@ -27,7 +25,5 @@ __all__ = [
     "client_of",
     "open_collection",
     "open_database",
-    "replacing",
     "rows_per_call",
-    "space_of",
 ]

@@ -10,7 +10,8 @@ from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
-from onegen_integrations.chroma import check_owner, check_sample, space_of
+from onegen_integrations.chroma import check_owner, check_sample
+from onegen_integrations.chroma.collection import space_of
 from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
 from onegen_integrations.passages import ScoredPassage, Vectors
 

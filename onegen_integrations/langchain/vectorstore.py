@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from langchain_chroma import Chroma
 from langchain_core.embeddings import Embeddings
 
-from onegen_integrations.chroma import open_collection, replacing, rows_per_call
+from onegen_integrations.chroma import open_collection, rows_per_call
+from onegen_integrations.chroma.rows import replacing
 from onegen_integrations.errors import InvalidInputError
 from onegen_integrations.langchain.embeddings import OneGenEmbeddings
 from onegen_integrations.langchain.llm import OneGenLLM

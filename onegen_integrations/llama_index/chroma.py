@@ -15,7 +15,8 @@ from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQu
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 from llama_index.vector_stores.chroma import ChromaVectorStore
 
-from onegen_integrations.chroma import client_of, open_collection, replacing, rows_per_call
+from onegen_integrations.chroma import client_of, open_collection, rows_per_call
+from onegen_integrations.chroma.rows import replacing
 from onegen_integrations.llama_index.weights import OneGenComponent
 
 if TYPE_CHECKING:
