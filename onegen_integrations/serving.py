@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import os
 from collections.abc import AsyncGenerator, Collection, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-_workers = ThreadPoolExecutor(thread_name_prefix="onegen")
+_workers: ThreadPoolExecutor
+
+
+def _make_workers() -> None:
+    global _workers
+    _workers = ThreadPoolExecutor(thread_name_prefix="onegen")
+
+
+_make_workers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_workers)  # a forked process has none of the threads
 
 
 class LazyModel:
