@@ -14,6 +14,7 @@ from tiny import ARCHITECTURES, SENTENCES, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from onegen_integrations import MemoryPassages, OneGen, OneGenConfig, Passage
+from onegen_integrations.engine.forward import Forward
 from onegen_integrations.engine.sampling import Sampler
 
 torch.set_num_threads(1)  # the models are small: threads only wait for each other
@@ -100,3 +101,17 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mini() -> OneGen:
     """The bundled checkpoint."""
     return OneGen.from_pretrained()
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each forward pass."""
+    passes: list[int] = []
+    forward = Forward.__call__
+
+    def counted(self: Forward, *args: Any, **kwargs: Any) -> Any:
+        passes.append(1)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(Forward, "__call__", counted)
+    return passes

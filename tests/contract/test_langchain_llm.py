@@ -153,28 +153,19 @@ async def test_the_event_loop_goes_on_while_the_model_computes(llm: OneGenLLM) -
     assert ticks > lasted * 50
 
 
-async def test_a_stream_that_is_closed_stops_computing(llm: OneGenLLM, mini: OneGen, monkeypatch: Any) -> None:
-    forwards = 0
-    original = type(mini._forward).__call__
-
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal forwards
-        forwards += 1
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(type(mini._forward), "__call__", counted)
+async def test_a_stream_that_is_closed_stops_computing(llm: OneGenLLM, forwards: list[int]) -> None:
     question = "Repeat after me: one two three four five six seven eight nine ten"
     stream = llm.stream(question, max_tokens=200)
     next(stream)
     stream.close()
-    assert forwards <= 2
-    forwards = 0
+    assert len(forwards) <= 2
+    forwards.clear()
     async_stream = llm.astream(question, max_tokens=200)
     await anext(async_stream)
     await async_stream.aclose()
-    stopped = forwards
+    stopped = len(forwards)
     await asyncio.sleep(0.05)
-    assert forwards == stopped <= 3
+    assert len(forwards) == stopped <= 3
 
 
 def test_the_cache_tells_models_and_settings_apart(llm: OneGenLLM, tiny_folder: Any) -> None:

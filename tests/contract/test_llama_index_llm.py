@@ -24,7 +24,6 @@ from llama_index_parts import Heard, collect, listening, user
 from pydantic import ValidationError
 
 from onegen_integrations import InvalidInputError, OneGen
-from onegen_integrations.engine.forward import Forward
 from onegen_integrations.llama_index import OneGenEmbedding, OneGenLLM
 
 PROMPTS = [
@@ -52,20 +51,6 @@ def talkative(llm: OneGenLLM) -> tuple[str, str]:
     """A prompt with a longer answer, and that answer."""
     answers = {prompt: llm.complete(prompt).text for prompt in PROMPTS}
     return max(answers.items(), key=lambda item: len(item[1]))
-
-
-@pytest.fixture
-def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with each forward pass."""
-    passes: list[int] = []
-    forward = Forward.__call__
-
-    def counted(self: Forward, *args: Any, **kwargs: Any) -> Any:
-        passes.append(1)
-        return forward(self, *args, **kwargs)
-
-    monkeypatch.setattr(Forward, "__call__", counted)
-    return passes
 
 
 def essence(response: Any) -> tuple[Any, ...]:
