@@ -18,6 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=Path, metavar="DIR", help="a model of this recipe to train further")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default: 0)")
     parser.add_argument("--steps", type=positive, metavar="N", help="length of the training; default: the recipe's")
+    parser.add_argument("--tokens", type=positive, metavar="N", help="of one step; default: the recipe's")
+    parser.add_argument(
+        "--checkpoint-every", type=positive, default=250, metavar="N", help="steps between checkpoints (default: 250)"
+    )
     parser.add_argument("--compile", action="store_true", help="faster steps; needs a C++ compiler")
 
 
@@ -28,11 +32,17 @@ def run(args: argparse.Namespace) -> int:
     try:
         from onegen_integrations.training.recipe import Recipe, train_mini
 
-        settings = {"steps": args.steps} if args.steps is not None else {}
+        settings = {name: getattr(args, name) for name in ("steps", "tokens") if getattr(args, name) is not None}
         if args.start is not None:
             settings["begin"] = 0.4  # what comes first in the schedule is learned already
-        recipe = Recipe(seed=args.seed, **settings)
-        folder = train_mini(args.output, data=args.data, start=args.start, recipe=recipe, compiled=args.compile)
+        folder = train_mini(
+            args.output,
+            data=args.data,
+            start=args.start,
+            recipe=Recipe(seed=args.seed, **settings),
+            checkpoint_every=args.checkpoint_every,
+            compiled=args.compile,
+        )
     except KeyboardInterrupt:
         msg = "interrupted; run the same command again to go on from the last checkpoint"
         raise KeyboardInterrupt(msg) from None

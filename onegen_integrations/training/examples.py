@@ -141,6 +141,11 @@ class ExampleBuilder:
             self._point(sequence, written, answer[:-1], (*sees, written))
         return sequence
 
+    def text(self, text: str, weight: float) -> TrainingSequence:
+        """Plain text, learned word by word."""
+        ids = self._codec.encode_text(text)
+        return TrainingSequence([Segment(ids, self._offset(len(ids)), (), _written(ids), weight)])
+
     def repeat_drill(self, length: int) -> TrainingSequence:
         """Random tokens and the same again: teaches to copy whatever stands in the context."""
         ids = self._rng.choices(self._ordinary, k=length)
@@ -219,10 +224,9 @@ class ExampleBuilder:
     def _point(sequence: TrainingSequence, written: int, ids: list[int], sources: tuple[int, ...]) -> None:
         """Note where each of `ids`, which `written` ends with, is read, if they stand in the sources just once."""
         own = sequence.segments[written].ids
-        begin = max((i for i in range(1, len(own) - len(ids) + 1) if own[i : i + len(ids)] == ids), default=0)
+        begin = max((i for i in _occurrences(ids, own) if i), default=0)
         places = [(s, i) for s in sources for i in range(len(sequence.segments[s].ids)) if s != written or i < begin]
-        text = [sequence.segments[s].ids[i] for s, i in places]
-        found = [i for i in range(len(text) - len(ids) + 1) if text[i : i + len(ids)] == ids]
+        found = _occurrences(ids, [sequence.segments[s].ids[i] for s, i in places])
         if begin and ids and len(found) == 1:
             sequence.pointers += [(written, begin - 1 + n, *places[found[0] + n]) for n in range(len(ids))]
 
@@ -254,6 +258,15 @@ def _parts(answer: str | Sequence[Part]) -> list[Part]:
 def _written(ids: list[int]) -> list[int]:
     """Targets of a segment that the model writes from its second token on."""
     return [*ids[1:], IGNORE]
+
+
+def _occurrences(part: Sequence[int], whole: Sequence[int]) -> list[int]:
+    """Where `part` begins in `whole`."""
+    return (
+        [i for i in range(len(whole) - len(part) + 1) if whole[i] == part[0] and whole[i : i + len(part)] == part]
+        if part
+        else []
+    )
 
 
 def _common_start(sequences: Sequence[Sequence[int]]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import count, islice
+from itertools import count, cycle, islice
 from random import Random
 
 from torch.utils.data import Dataset
@@ -18,32 +18,44 @@ from onegen_integrations.training.scenes import DrawnScene, draw_scene, scene_ba
 from onegen_integrations.training.sequences import Batch, TrainingSequence, pack
 from onegen_integrations.training.worlds import Question, World, WorldPassage, noisy
 
-# Shares of the tokens of a step: at the start, after a tenth of the training, and from two fifths on; in between they
-# go over linearly. Copying and worlds come first, natural text fades in.
+# Shares of the tokens of a step at points of the training, in between which they go over linearly. Language, copying
+# and worlds come first; scenes and questions about real text fade in.
 _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
-    (0.0, {"drill": 0.25, "world": 0.5, "two_hop": 0.1, "stuffed": 0.1, "plain": 0.05}),
+    (0.0, {"drill": 0.15, "world": 0.3, "two_hop": 0.06, "stuffed": 0.06, "plain": 0.03, "text": 0.4}),
     (
-        0.1,
+        0.08,
         {
-            "drill": 0.06, "world": 0.36, "two_hop": 0.12, "scene": 0.12, "scene_hops": 0.03, "stuffed": 0.1,
-            "follow_up": 0.04, "plain": 0.04, "condense": 0.02, "nothing": 0.01, "squad": 0.04, "cloze": 0.06,
+            "drill": 0.05, "world": 0.22, "two_hop": 0.08, "scene": 0.1, "scene_hops": 0.03, "stuffed": 0.07,
+            "follow_up": 0.02, "plain": 0.02, "condense": 0.01, "nothing": 0.01, "squad": 0.04, "cloze": 0.05,
+            "text": 0.3,
         },
     ),
     (
-        0.4,
+        0.35,
         {
-            "drill": 0.01, "world": 0.15, "two_hop": 0.07, "scene": 0.3, "scene_hops": 0.12, "stuffed": 0.13,
-            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.03, "squad": 0.11,
-            "cloze": 0.02,
+            "drill": 0.01, "world": 0.13, "two_hop": 0.06, "scene": 0.24, "scene_hops": 0.1, "stuffed": 0.11,
+            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.03, "squad": 0.08,
+            "cloze": 0.06, "text": 0.12,
+        },
+    ),
+    (
+        1.0,
+        {
+            "drill": 0.005, "world": 0.13, "two_hop": 0.06, "scene": 0.28, "scene_hops": 0.12, "stuffed": 0.13,
+            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.03, "squad": 0.1,
+            "cloze": 0.045, "text": 0.04,
         },
     ),
 )  # fmt: skip
-_REAL = ("squad", "cloze")
+_REAL = ("squad", "cloze", "text")
+_WORLD_TOKENS = 7000  # a step has a new world for each so many tokens
+_TEXT_WEIGHT = 0.2  # of the next-token loss over plain text, beside 1 for answers
 _READING_WEIGHT = 0.1  # of the next-token loss over passages of real text, beside 1 for answers
 _MOST_DRAWS = 200  # of one kind in a step: where a tokenizer makes all of them too long for a row, the kind is left out
 _LONG_STEPS = 0.2  # share of the steps with long rows
 _DESCRIBED = 0.15  # share of the scenes' documents with metadata above the text
-_WINDOWS = (60, 200, 350, 450)  # characters of a paragraph that are taken as a passage
+_WINDOWS = (60, 200, 350, 450, 700)  # characters of a paragraph that are taken as a passage
+_PROSE = (200, 1400)  # characters of plain text, from and to
 
 
 def shares(progress: float, *, real_text: bool) -> dict[str, float]:
@@ -110,40 +122,51 @@ class MiniData(Dataset[Batch]):
         row = self._row * (2 if draw.rng.random() < _LONG_STEPS else 1)
         sequences: list[TrainingSequence] = []
         progress = self._begin + (1 - self._begin) * step / self._steps
-        for name, share in shares(progress, real_text=self._real is not None).items():
-            left = share * self._tokens
-            for sequence in islice(draw.source(name), _MOST_DRAWS):
-                if len(sequence) > row:
-                    continue
-                sequence.source = name
-                left -= len(sequence)
-                # Rounding by chance keeps the shares right where a sequence is longer than what is left.
-                if left < 0 and draw.rng.random() < -left / len(sequence):
-                    break
-                sequences.append(sequence)
-                if left <= 0:
-                    break
+        mixed = shares(progress, real_text=self._real is not None)
+        worlds = max(1, round(self._tokens / _WORLD_TOKENS))
+        for number in range(worlds):
+            draw.new_world(number)
+            for name, share in mixed.items():
+                left = share * self._tokens / worlds
+                for sequence in islice(draw.source(name), _MOST_DRAWS):
+                    if len(sequence) > row:
+                        continue
+                    sequence.source = name
+                    left -= len(sequence)
+                    # Rounding by chance keeps the shares right where a sequence is longer than what is left.
+                    if left < 0 and draw.rng.random() < -left / len(sequence):
+                        break
+                    sequences.append(sequence)
+                    if left <= 0:
+                        break
         return pack(sequences, row, self._codec.tokenizer.pad_token_id)
 
 
 class _Draw:
-    """Makes the sequences of one step. All of them are about one world, so that negatives are neighbours."""
+    """Makes the sequences of one step: many about one world, so that negatives are neighbours, then the next world."""
 
     def __init__(self, rng: Random, codec: TextCodec, names: NameSource, real: RealText | None, context: int) -> None:
         self.rng = rng
         self._names = names
         self._real = real
         self._build = ExampleBuilder(codec, rng, context)
-        self._world = World(rng, 64, names=names)
+        self._numbers = count()
+        self._world: World
         self._unread: list[WorldPassage] = []
         self._scene_parts: list[TrainingSequence] = []
+        # Articles in turn: if one came twice in a step, its paragraphs could be their own negatives.
+        self._articles = cycle(rng.sample(real.articles, k=len(real.articles)) if real else ())
         self._paragraphs: list[Paragraph] = []
+
+    def new_world(self, number: int) -> None:
+        self._world = World(self.rng, 64, names=self._names, prefix=f"{number}-")
+        self._unread = []
 
     def source(self, name: str) -> Iterator[TrainingSequence]:
         """An endless stream of sequences of one kind of data."""
         make: Callable[[str], TrainingSequence | None] = getattr(self, f"_make_{name}")
-        for number in count():
-            sequence = make(f"{name}{number}")
+        while True:
+            sequence = make(f"{name}{next(self._numbers)}")
             if sequence is not None:
                 yield sequence
 
@@ -253,12 +276,17 @@ class _Draw:
         if self._real is None:
             return None
         if not self._paragraphs:
-            article = self.rng.choice(self._real.articles)
+            article = next(self._articles)
             self._paragraphs = self.rng.sample(article, k=min(len(article), 12))
         return self._reading(self._real.reading(self.rng, key, self._paragraphs.pop(), self.rng.choice(_WINDOWS)))
 
     def _make_cloze(self, key: str) -> TrainingSequence | None:
         return self._reading(self._real.cloze(self.rng, key, self.rng.choice(_WINDOWS)) if self._real else None)
+
+    def _make_text(self, _key: str) -> TrainingSequence | None:
+        if self._real is None:
+            return None
+        return self._build.text(self._real.prose(self.rng, self.rng.randint(*_PROSE)), _TEXT_WEIGHT)
 
     def _reading(self, reading: Reading | None) -> TrainingSequence | None:
         if reading is None:

@@ -1,7 +1,7 @@
 """Real text for training, read from a folder of public data sets; nothing of it is in this package.
 
-`folder` holds `squad/train.json`, `entityquestions/train.jsonl.gz`, `text/wiki_passages.jsonl.xz` and so on, each in
-its published form. The model card says where to get them.
+`folder` holds `squad/train.json`, `entityquestions/train.jsonl.gz`, `text/wiki_passages.jsonl.xz`,
+`text/english_novels.tar.xz` and so on, each in its published form. The model card says where to get them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gzip
 import json
 import lzma
 import re
+import tarfile
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -96,6 +97,7 @@ class RealText:
         self.articles = list(_squad(_existing(root / "squad" / "train.json")))
         wiki = _existing(root / "text" / "wiki_passages.jsonl.xz")
         self.passages = [(row["title"], row["text"]) for row in _json_lines(wiki) if len(row["text"]) > 80]
+        self._novels = list(_novels(_existing(root / "text" / "english_novels.tar.xz")))
         entities = root / "entityquestions"
         self.names = _entity_names(
             _existing(entities / "train.jsonl.gz"), _existing(entities / "relation_query_templates.json")
@@ -108,6 +110,15 @@ class RealText:
         about = [f"{paragraph.title}\n"] if rng.random() < _TITLED else []
         passage = TextPassage(key, (*about, *window), paragraph.title)
         return _ask(passage, rng.sample(within, k=min(len(within), _MOST_ASKED)), len(about) - first)
+
+    def prose(self, rng: Random, length: int) -> str:
+        """About `length` characters of plain text, of an encyclopedia or of a novel, from a word's beginning on."""
+        if rng.random() < 0.5:
+            title, text = rng.choice(self.passages)
+            return f"{title}\n{text}"[:length]
+        novel = rng.choice(self._novels)
+        start = novel.find(" ", rng.randrange(max(1, len(novel) - length))) + 1
+        return novel[start : start + length]
 
     def cloze(self, rng: Random, key: str, length: int) -> Reading | None:
         """A question cut out of plain text: a name or number is left out of a sentence and asked for.
@@ -202,6 +213,16 @@ def _entity_names(path: Path, templates_path: Path) -> dict[str, list[str]]:
             if 2 < len(name) < 40:
                 found[kind].add(name)
     return {kind: sorted(names) for kind, names in found.items()}
+
+
+def _novels(path: Path) -> Iterator[str]:
+    """The text files of an archive, with one line for each paragraph."""
+    with tarfile.open(path) as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.name.endswith(".txt") else None
+            if file is not None:
+                text = file.read().decode("utf-8-sig").replace("\r\n", "\n")
+                yield re.sub(r"\n{2,}", "\n", re.sub(r"(?<!\n)\n(?!\n)", " ", text))
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, str]]:

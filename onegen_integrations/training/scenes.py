@@ -3,6 +3,9 @@
 Where worlds put single facts into words, a scene is running text as people and encyclopedias write it: several facts a
 sentence, conditions, reasons, pronouns. Whatever stands in a slot is drawn anew each time, so that only reading helps.
 
+Answers in plain words ("violet", "behind the stove") would be known by heart after a while. So they are now and then
+exchanged for answers of other scenes that are asked for in the same way.
+
 A slot is `{kind}` or `{kind:label}`, with the kinds of `names.VALUES`; `{person:x.first}` and `{person:x.last}` are
 parts of `{person:x}`; `{red|dark green}` is a choice. The same slot has the same value all over a scene.
 """
@@ -11,8 +14,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import count
@@ -27,7 +31,15 @@ _FILE_TYPES = ("md", "txt", "pdf", "html", "docx")
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _TITLED = 0.2  # share of documents that carry their title although their text names it, too
 _SPLIT = 0.35  # share of the longer documents that are in two pieces
-_FEW_SENTENCES = 3  # a document of so many is not split
+_SHORTENED = 0.3  # share of the longer documents that lack a sentence
+_FEW_SENTENCES = 3  # a document of so many is neither split nor shortened
+_RECAST = 0.25  # share of the plain answers that are exchanged
+_FEWEST = 5  # answers there have to be to choose from
+_GAPPY = 0.2  # share of the questions that lack words, and of their words, those in slots aside
+_WORD = re.compile(r"(?:\{[^{}]*\}|\S)+")
+_OPENINGS = frozenset(
+    {"a", "an", "the", "in", "on", "at", "by", "to", "of", "for", "from", "with", "under", "behind", "near"}
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ def draw_scene(scene: Scene, key: str, names: NameSource, rng: Random, *, descri
 
     described: share of the documents with their metadata above the text, as LlamaIndex hands them over.
     """
+    scene = _recast(scene, rng)
     values = _SlotValues(names, rng)
     numbers = count()
     documents = [
@@ -100,6 +113,60 @@ def draw_scene(scene: Scene, key: str, names: NameSource, rng: Random, *, descri
     )
 
 
+def _recast(scene: Scene, rng: Random) -> Scene:
+    """Exchange some of the plain answers, in the documents and in the facts."""
+    texts = [text for _, text in scene.documents]
+    new: dict[tuple[int, str], str] = {}
+    for fact in scene.facts:
+        place = (fact.documents[-1], fact.answer)
+        if "{" in fact.answer or place in new or rng.random() >= _RECAST or not _is_alone(fact.answer, scene):
+            continue
+        other = rng.choice(_answers_like().get(_manner(fact), (fact.answer,)))
+        if not any(other in text for text in texts):
+            new[place] = other
+            texts[place[0]] = texts[place[0]].replace(fact.answer, other)
+    if not new:
+        return scene
+    titles = (title for title, _ in scene.documents)
+    facts = (replace(fact, answer=new.get((fact.documents[-1], fact.answer), fact.answer)) for fact in scene.facts)
+    return Scene(tuple(zip(titles, texts, strict=True)), tuple(facts))
+
+
+def _is_alone(answer: str, scene: Scene) -> bool:
+    """Whether an answer stands once in the documents, and in nothing else that the scene says."""
+    others = [title for title, _ in scene.documents]
+    for fact in scene.facts:
+        others += [*fact.questions, fact.bridge or "", *([fact.answer] if fact.answer != answer else [])]
+    once = sum(text.count(answer) for _, text in scene.documents) == 1
+    return once and not any(answer in other or (other and other in answer) for other in others)
+
+
+@cache
+def _answers_like() -> Mapping[tuple[str | int | bool, ...], tuple[str, ...]]:
+    """The plain answers of all scenes by the manner in which they are asked for."""
+    found: dict[tuple[str | int | bool, ...], list[str]] = defaultdict(list)
+    for fact in (fact for scene in scene_bank() for fact in scene.facts):
+        if "{" not in fact.answer:
+            found[_manner(fact)].append(fact.answer)
+    return {manner: tuple(answers) for manner, answers in found.items() if len(answers) >= _FEWEST}
+
+
+def _manner(fact: Fact) -> tuple[str | int | bool, ...]:
+    """How a question begins, and what an answer looks like that would fit into the sentence."""
+    words = fact.answer.split()
+    opening = words[0].lower() if words[0].lower() in _OPENINGS else ""
+    asked = " ".join(fact.questions[0].lower().split()[:2])
+    return asked, min(3, len(words)), opening, fact.answer[0].isupper(), fact.answer[0].lower() in "aeiou"
+
+
+def _gappy(question: str, rng: Random) -> str:
+    """A question that now and then lacks words."""
+    if rng.random() >= _GAPPY:
+        return question
+    kept = [word for word in _WORD.findall(question) if "{" in word or rng.random() >= _GAPPY]
+    return " ".join(kept) or question
+
+
 def _pieces(title: str, text: str, names: NameSource, rng: Random, described: float) -> list[list[str]]:
     """A document in sentences, in one piece or in two, each with what stands above it.
 
@@ -107,13 +174,15 @@ def _pieces(title: str, text: str, names: NameSource, rng: Random, described: fl
     package splits files into passages in that way. Some have lines of metadata there instead.
     """
     sentences = split_sentences(sentence_case(text))
+    if len(sentences) > _FEW_SENTENCES and rng.random() < _SHORTENED:
+        del sentences[rng.randrange(1, len(sentences))]  # the first one names what the others are about
     if rng.random() < described:
         return [[*_metadata(title, names, rng), *sentences]]
     heading = f"{sentence_case(title)}\n"
     if len(sentences) > _FEW_SENTENCES and rng.random() < _SPLIT:
         middle = rng.randint(2, len(sentences) - 2)
         return [[heading, *sentences[:middle]], [heading, sentences[middle].lstrip(), *sentences[middle + 1 :]]]
-    titled = title.casefold() not in text.casefold() or rng.random() < _TITLED
+    titled = title.casefold() not in "".join(sentences).casefold() or rng.random() < _TITLED
     return [[heading, *sentences] if titled else sentences]
 
 
@@ -148,7 +217,7 @@ def _question(
         read.append(stated)
     (_, bridge), (passage, answer) = read[0], read[-1]
     return Question(
-        noisy(sentence_case(values.fill(rng.choice(fact.questions))), rng),
+        noisy(sentence_case(values.fill(_gappy(rng.choice(fact.questions), rng))), rng),
         answer,
         tuple(passage for passage, _ in read),
         bridge if len(read) > 1 else None,

@@ -8,7 +8,8 @@ document token is a segment of its own that sees its passage and is seen by nobo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,20 +103,23 @@ class Batch:
 def pack(sequences: Sequence[TrainingSequence], capacity: int, pad_id: int) -> Batch:
     """Put sequences side by side into rows of at most `capacity` tokens (or of the longest sequence).
 
-    First-fit decreasing; sequences of one row do not see each other.
+    First-fit decreasing; sequences of one row do not see each other. The length of the rows is a multiple of eight, as
+    the fused attention of GPUs wants it.
     """
     capacity = max([capacity, *map(len, sequences)])
     rows: list[list[TrainingSequence]] = []
     free: list[int] = []
     for sequence in sorted(sequences, key=len, reverse=True):
-        row = next((i for i, space in enumerate(free) if space >= len(sequence)), None)
+        size = len(sequence)
+        row = next((i for i, space in enumerate(free) if space >= size), None)
         if row is None:
             rows.append([])
             free.append(capacity)
             row = len(rows) - 1
         rows[row].append(sequence)
-        free[row] -= len(sequence)
-    return _collate(rows, capacity - min(free), pad_id)
+        free[row] -= size
+    length = capacity - min(free)
+    return _collate(rows, length + -length % 8, pad_id)
 
 
 def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Batch:
@@ -163,11 +167,10 @@ def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Ba
             keys += [key for _, _, key, _ in sequence.documents]
             groups += [group for _, _, _, group in sequence.documents]
         np.fill_diagonal(visible[row, column:, column:], val=True)  # padding sees itself: no row without a key
-    shape = (len(queries), len(keys))
-    positive = np.array([[key in query.right for key in keys] for query in queries], dtype=bool).reshape(shape)
-    wrong = np.array([[key in query.wrong for key in keys] for query in queries], dtype=bool).reshape(shape)
-    same_group = np.array([[a == b for b in groups] for a in groups], dtype=bool).reshape(len(groups), len(groups))
-    candidate = positive | wrong | ~(positive @ same_group)
+    positive = _named([query.right for query in queries], keys)
+    wrong = _named([query.wrong for query in queries], keys)
+    right_groups = [{groups[number] for number in np.flatnonzero(row)} for row in positive]
+    candidate = positive | wrong | ~_named(right_groups, groups)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         positions=torch.from_numpy(positions),
@@ -183,3 +186,15 @@ def _collate(rows: list[list[TrainingSequence]], length: int, pad_id: int) -> Ba
         segment_sources=tuple(segment_sources),
         query_sources=tuple(query_sources),
     )
+
+
+def _named(wanted: Sequence[Collection[str]], names: Sequence[str]) -> np.ndarray:
+    """Which of the names each of the sets holds: bool [len(wanted), len(names)]."""
+    columns = defaultdict(list)
+    for column, name in enumerate(names):
+        columns[name].append(column)
+    named = np.zeros((len(wanted), len(names)), dtype=bool)
+    for row, each in enumerate(wanted):
+        for name in each:
+            named[row, columns.get(name, [])] = True
+    return named

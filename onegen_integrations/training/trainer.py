@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
@@ -128,7 +129,7 @@ def training_arguments(output: str | Path, steps: int, **settings: Any) -> Train
         report_to="none",
         remove_unused_columns=False,
         label_names=[],
-        dataloader_num_workers=8 if on_gpu else 0,
+        dataloader_num_workers=max(1, (os.cpu_count() or 2) - 2) if on_gpu else 0,
         train_sampling_strategy="sequential",
         **settings,
     )

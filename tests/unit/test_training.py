@@ -24,9 +24,10 @@ from onegen_integrations.training.finetune import finetune
 from onegen_integrations.training.initialise import add_retrieval_tokens
 from onegen_integrations.training.losses import bpr, cosine, info_nce
 from onegen_integrations.training.mixture import MiniData, shares
+from onegen_integrations.training.optimizer import StackedMuon
 from onegen_integrations.training.published import PublishedData
 from onegen_integrations.training.real_text import TextPassage, split_sentences
-from onegen_integrations.training.recipe import Recipe, compile_layers, train_mini
+from onegen_integrations.training.recipe import Recipe, add_dropout, compile_layers, train_mini
 from onegen_integrations.training.sequences import IGNORE, pack
 from onegen_integrations.training.trainer import last_checkpoint
 from onegen_integrations.training.worlds import World
@@ -199,7 +200,7 @@ def test_a_step_is_a_pure_function_of_seed_and_step(model: OneGen) -> None:
 def test_shares_add_up_to_one(progress: float, real_text: bool) -> None:
     mixed = shares(progress, real_text=real_text)
     assert sum(mixed.values()) == pytest.approx(1.0)
-    assert real_text or not {"squad", "cloze"} & set(mixed)
+    assert real_text or not {"squad", "cloze", "text"} & set(mixed)
 
 
 def test_sentences_joined_give_the_text() -> None:
@@ -210,6 +211,36 @@ def test_sentences_joined_give_the_text() -> None:
 
 
 # --- training -------------------------------------------------------------------------------------
+
+
+def test_stacked_matrices_are_stepped_as_torch_steps_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(12, 12), (20, 12), (12, 20), (12, 12), (20, 12)]
+    stacked = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    single = [torch.nn.Parameter(p.detach().clone()) for p in stacked]
+    optimizers = (
+        StackedMuon(stacked, lr=0.1, weight_decay=0.2),
+        torch.optim.Muon(single, lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw"),
+    )
+    for step in range(3):
+        for mine, theirs in zip(stacked, single, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            theirs.grad = mine.grad.clone()
+        stacked[step].grad = single[step].grad = None
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, theirs in zip(stacked, single, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=1e-2)
+
+
+def test_dropout_is_there_in_training_alone(model: OneGen) -> None:
+    plain = model.model
+    dropped = copy.deepcopy(plain)
+    add_dropout(dropped, 0.5)
+    ids = torch.arange(8)[None]
+    assert torch.equal(dropped.eval()(ids).logits, plain(ids).logits)
+    assert not torch.equal(dropped.train()(ids).logits, plain(ids).logits)
+
 
 SMALL = Recipe(steps=4, tokens=600, vocabulary=400, hidden=32, layers=2, heads=2, intermediate=48, warmup_steps=1)
 
