@@ -47,6 +47,18 @@ def add_answer_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def fraction(text: str) -> float:
+    """A number from 0 to less than 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1:
+        msg = f"{text!r} is not a number from 0 to less than 1"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
 def positive(text: str) -> int:
     """A whole number from 1."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:

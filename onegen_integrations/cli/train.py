@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from onegen_integrations.cli.arguments import positive
+from onegen_integrations.cli.arguments import fraction, positive
 from onegen_integrations.errors import InvalidInputError
 
 HELP = "train a checkpoint by its recipe"
@@ -19,10 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default: 0)")
     parser.add_argument("--steps", type=positive, metavar="N", help="length of the training; default: the recipe's")
     parser.add_argument("--tokens", type=positive, metavar="N", help="of one step; default: the recipe's")
+    parser.add_argument("--learning-rate", type=fraction, metavar="X", help="the highest; default: the recipe's")
+    parser.add_argument("--dropout", type=fraction, metavar="SHARE", help="in training; default: the recipe's")
     parser.add_argument(
         "--checkpoint-every", type=positive, default=250, metavar="N", help="steps between checkpoints (default: 250)"
     )
-    parser.add_argument("--compile", action="store_true", help="faster steps; needs a C++ compiler")
+    parser.add_argument("--compile", action="store_true", help="faster steps; on a CPU it needs a C++ compiler")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,9 +34,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         from onegen_integrations.training.recipe import Recipe, train_mini
 
-        settings = {name: getattr(args, name) for name in ("steps", "tokens") if getattr(args, name) is not None}
+        given = {name: getattr(args, name) for name in ("steps", "tokens", "learning_rate", "dropout")}
+        settings = {name: value for name, value in given.items() if value is not None}
         if args.start is not None:
-            settings["begin"] = 0.4  # what comes first in the schedule is learned already
+            settings["begin"] = 1.0  # the data as it is mixed at the end: what comes first is learned already
         folder = train_mini(
             args.output,
             data=args.data,

@@ -97,6 +97,7 @@ _ARGUMENTS = {
     "count": ("count", "quantity", "limit"),
     "number": ("input", "number", "amount", "value"),
 }
+_WHOLE = ("count", "number")  # kinds of arguments that are whole numbers
 _VERBS = (
     "get", "find", "search", "add", "create", "send", "book", "count", "check", "list", "open", "convert",
     "compute", "apply", "update"
@@ -119,8 +120,7 @@ def tool_call(rng: Random, names: NameSource) -> tuple[list[dict[str, Any]], lis
     verb, thing, parameters = functions[index]
     arguments: dict[str, Any] = {}
     for parameter, kind in parameters.items():
-        value = names.draw(kind, rng)
-        arguments[parameter] = int(value) if value.isdigit() else value
+        arguments[parameter] = rng.randint(1, rng.choice((20, 999))) if kind in _WHOLE else names.draw(kind, rng)
     wanted = ", ".join(f"{rng.choice(('the ', ''))}{key.replace('_', ' ')} {value}" for key, value in arguments.items())
     request = rng.choice(("{v} {o}", "Please {v} {o}", "Can you {v} {o}", "Use the tool to {v} {o}", "What is {o}"))
     text = request.replace("{v}", verb).replace("{o}", f"the {thing}") + (
@@ -137,10 +137,19 @@ def tool_call(rng: Random, names: NameSource) -> tuple[list[dict[str, Any]], lis
     return tools, [user(sentence_case(text) + rng.choice((".", "?", "")))], answer
 
 
+def _integer(rng: Random) -> dict[str, Any]:
+    """The schema of a whole number, often with other numbers in it, which are not to be taken for the argument."""
+    schema: dict[str, Any] = {"type": "integer"}
+    if rng.random() < 0.5:
+        schema[rng.choice(("minimum", "exclusiveMinimum"))] = rng.choice((-1000, -100, -1, 0))
+        schema[rng.choice(("maximum", "exclusiveMaximum"))] = rng.choice((1000, 1024, 5000, 10_000))
+    if rng.random() < 0.15:
+        schema["default"] = rng.randint(0, 999)
+    return dict(rng.sample(list(schema.items()), k=len(schema)))
+
+
 def _tool(verb: str, thing: str, parameters: dict[str, str], rng: Random) -> dict[str, Any]:
-    properties = {
-        name: {"type": "integer" if kind in ("count", "number") else "string"} for name, kind in parameters.items()
-    }
+    properties = {name: _integer(rng) if kind in _WHOLE else {"type": "string"} for name, kind in parameters.items()}
     schema = {"type": "object", "properties": properties, "required": list(parameters)}
     description = rng.choice(("{v} the {o}.", "{v} a {o} for the user.", "A function to {v} the {o}.")).format(
         v=verb, o=thing

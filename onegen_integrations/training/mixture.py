@@ -224,7 +224,7 @@ class _Draw:
     def _scene(self, key: str, described: float = _DESCRIBED) -> DrawnScene:
         return draw_scene(self.rng.choice(scene_bank()), key, self._names, self.rng, described=described)
 
-    def _make_stuffed(self, key: str) -> TrainingSequence:
+    def _make_stuffed(self, key: str) -> TrainingSequence | None:
         if self.rng.random() < 0.5:
             described = self.rng.choice((0.0, 0.0, 1.0))  # a framework writes all documents of a prompt alike
             scenes = [self._scene(f"{key}-{number}", described) for number in range(self.rng.randint(1, 3))]
@@ -241,7 +241,9 @@ class _Draw:
         pairs = [(q.text, q.answer) for passage in passages for q in self._world.questions(passage)]
         return self._stuffed([passage.text for passage in passages], pairs)
 
-    def _stuffed(self, texts: list[str], pairs: list[tuple[str, str]]) -> TrainingSequence:
+    def _stuffed(self, texts: list[str], pairs: list[tuple[str, str]]) -> TrainingSequence | None:
+        if not pairs:
+            return None
         pairs = self.rng.sample(pairs, k=min(len(pairs), 4))
         return self._build.plain(dialogues.stuffed(texts, pairs, self.rng))
 

@@ -37,7 +37,7 @@ class Recipe:
     states. begin: where on the schedule of the data (see `mixture.shares`) to begin.
     """
 
-    steps: int = 9000
+    steps: int = 6000
     tokens: int = 42_000
     learning_rate: float = 3e-3
     warmup_steps: int = 200
@@ -70,7 +70,7 @@ def train_mini(
         start: folder of a model that this recipe has made, whose weights and tokenizer to start from; default: nothing.
         recipe: sizes and length.
         checkpoint_every: steps between checkpoints.
-        compiled: fuse the layers with `torch.compile`, for faster steps; it needs a C++ compiler.
+        compiled: fuse the layers with `torch.compile`, for faster steps; on a CPU it needs a C++ compiler.
 
     Returns:
         The folder of the finished model.

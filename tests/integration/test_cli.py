@@ -112,6 +112,14 @@ def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]) -> N
         (["ask", "Who?", "--db", "a", "--where", "year"], "argument --where: 'year' is not JSON"),
         (["ask", "Who?", "--db", "a", "--where", "[]"], "argument --where: '[]' is not a JSON object"),
         (["train", "--recipe", "maxi", "--output", "a"], "argument --recipe: invalid choice: 'maxi'"),
+        (
+            ["train", "--recipe", "mini", "--output", "a", "--dropout", "1"],
+            "argument --dropout: '1' is not a number from 0 to less than 1",
+        ),
+        (
+            ["train", "--recipe", "mini", "--output", "a", "--learning-rate", "fast"],
+            "argument --learning-rate: 'fast' is not a number from 0 to less than 1",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(
@@ -554,7 +562,7 @@ def test_training_needs_the_folder_of_data_that_it_is_given(onegen: Onegen, tmp_
 @pytest.mark.slow
 def test_training_leaves_a_checkpoint_that_loads(onegen: Onegen, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
-    status, out, _ = onegen("train", "--recipe", "mini", "--output", tmp_path, "--steps", 1)
+    status, out, _ = onegen("train", "--recipe", "mini", "--output", tmp_path, "--steps", 1, "--tokens", 600)
     folder = tmp_path / "model"
     assert status == 0
     assert out.splitlines()[-1] == f"The model is in {folder}; try it with: onegen demo --model {folder}"
