@@ -97,7 +97,7 @@ class RealText:
         self.articles = list(_squad(_existing(root / "squad" / "train.json")))
         wiki = _existing(root / "text" / "wiki_passages.jsonl.xz")
         self.passages = [(row["title"], row["text"]) for row in _json_lines(wiki) if len(row["text"]) > 80]
-        self._novels = list(_novels(_existing(root / "text" / "english_novels.tar.xz")))
+        self._novels = list(read_novels(_existing(root / "text" / "english_novels.tar.xz")))
         entities = root / "entityquestions"
         self.names = _entity_names(
             _existing(entities / "train.jsonl.gz"), _existing(entities / "relation_query_templates.json")
@@ -215,7 +215,7 @@ def _entity_names(path: Path, templates_path: Path) -> dict[str, list[str]]:
     return {kind: sorted(names) for kind, names in found.items()}
 
 
-def _novels(path: Path) -> Iterator[str]:
+def read_novels(path: Path) -> Iterator[str]:
     """The text files of an archive, with one line for each paragraph."""
     with tarfile.open(path) as archive:
         for member in archive:

@@ -10,7 +10,7 @@ import pytest
 
 from onegen_integrations.evaluation.mini import demo_questions, user_questions
 from onegen_integrations.training.names import VALUES, NameSource
-from onegen_integrations.training.scenes import draw_scene, scene_bank
+from onegen_integrations.training.scenes import Fact, Scene, draw_scene, scene_bank
 
 SLOT = re.compile(r"\{([^{}]*)\}")
 COMMON = frozenset(
@@ -60,6 +60,18 @@ def test_the_same_slot_has_the_same_value_and_names_have_parts() -> None:
     first, second = (draw_scene(scene, "a", NameSource(), Random(seed)) for seed in (1, 2))
     assert first.passages != second.passages
     assert draw_scene(scene, "a", NameSource(), Random(1)) == first
+
+
+def test_a_plain_answer_is_exchanged_now_and_then_in_document_and_question_alike() -> None:
+    flame = Fact("violet", ("What colour is the flame of {word}?",), (0,))
+    scene = Scene((("{word}", "{word} burns with a violet flame. It is kept under oil."),), (flame,))
+    answers = []
+    for seed in range(40):
+        drawn = draw_scene(scene, "a", NameSource(), Random(seed))
+        answers.append(drawn.questions[0].answer)
+        assert f"a {answers[-1]} flame" in drawn.passages[0].text
+    assert 20 <= answers.count("violet") < 40
+    assert len(set(answers)) > 3
 
 
 @pytest.mark.parametrize("asked", [demo_questions, user_questions])

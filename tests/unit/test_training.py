@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -26,7 +27,7 @@ from onegen_integrations.training.losses import bpr, cosine, info_nce
 from onegen_integrations.training.mixture import MiniData, shares
 from onegen_integrations.training.optimizer import StackedMuon
 from onegen_integrations.training.published import PublishedData
-from onegen_integrations.training.real_text import TextPassage, split_sentences
+from onegen_integrations.training.real_text import TextPassage, read_novels, split_sentences
 from onegen_integrations.training.recipe import Recipe, add_dropout, compile_layers, train_mini
 from onegen_integrations.training.sequences import IGNORE, pack
 from onegen_integrations.training.trainer import last_checkpoint
@@ -208,6 +209,15 @@ def test_sentences_joined_give_the_text() -> None:
     pieces = split_sentences(text)
     assert "".join(pieces) == text
     assert pieces[0] == "Dr. Tarm lives in Tolmar."
+
+
+def test_novels_are_read_paragraph_by_paragraph(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffONE\r\n\r\nIt was a\r\ndark night.\r\n\r\nThe end.".encode())
+    (tmp_path / "licence.md").write_text("not a novel")
+    with tarfile.open(tmp_path / "novels.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "a.txt", "novels/a.txt")
+        archive.add(tmp_path / "licence.md", "novels/licence.md")
+    assert list(read_novels(tmp_path / "novels.tar.xz")) == ["ONE\nIt was a dark night.\nThe end."]
 
 
 # --- training -------------------------------------------------------------------------------------
