@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from onegen_integrations import DataFormatError, OneGen, OneGenConfig
 from onegen_integrations.engine.forward import Forward
 from onegen_integrations.text import TextCodec
+from onegen_integrations.training import mixture
 from onegen_integrations.training.examples import Ask, ExampleBuilder, Hop
 from onegen_integrations.training.finetune import finetune
 from onegen_integrations.training.initialise import add_retrieval_tokens
@@ -29,6 +30,7 @@ from onegen_integrations.training.optimizer import StackedMuon
 from onegen_integrations.training.published import PublishedData
 from onegen_integrations.training.real_text import TextPassage, read_novels, split_sentences
 from onegen_integrations.training.recipe import Recipe, add_dropout, compile_layers, train_mini
+from onegen_integrations.training.scenes import Scene
 from onegen_integrations.training.sequences import IGNORE, pack
 from onegen_integrations.training.trainer import last_checkpoint
 from onegen_integrations.training.worlds import World
@@ -194,6 +196,15 @@ def test_a_step_is_a_pure_function_of_seed_and_step(model: OneGen) -> None:
     other = MiniData(model.codec, seed=4, **settings)[7]
     assert torch.equal(once.input_ids, again.input_ids)
     assert not (once.input_ids.shape == other.input_ids.shape and torch.equal(once.input_ids, other.input_ids))
+
+
+def test_documents_that_answer_nothing_make_no_stuffed_prompt(model: OneGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = Scene((("Norvia", "Norvia is a country."),), ())
+    monkeypatch.setattr(mixture, "scene_bank", lambda: (silent,))
+    monkeypatch.setattr(mixture, "shares", lambda *_, **__: {"stuffed": 1.0})
+    for step in range(4):
+        batch = MiniData(model.codec, steps=4, tokens=800, context=1024, seed=3)[step]
+        assert set(batch.segment_sources) == {"stuffed"}
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.05, 0.2, 0.7, 1.0])
