@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=fraction, metavar="X", help="the highest; default: the recipe's")
     parser.add_argument("--dropout", type=fraction, metavar="SHARE", help="in training; default: the recipe's")
     parser.add_argument(
+        "--keep", type=fraction, metavar="SHARE", help="of the weights of --start in the average with the trained ones"
+    )
+    parser.add_argument(
         "--checkpoint-every", type=positive, default=250, metavar="N", help="steps between checkpoints (default: 250)"
     )
     parser.add_argument("--compile", action="store_true", help="faster steps; on a CPU it needs a C++ compiler")
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         from onegen_integrations.training.recipe import Recipe, train_mini
 
-        given = {name: getattr(args, name) for name in ("steps", "tokens", "learning_rate", "dropout")}
+        given = {name: getattr(args, name) for name in ("steps", "tokens", "learning_rate", "dropout", "keep")}
         settings = {name: value for name, value in given.items() if value is not None}
         if args.start is not None:
             settings["begin"] = 1.0  # the data as it is mixed at the end: what comes first is learned already

@@ -41,9 +41,9 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (
         1.0,
         {
-            "drill": 0.005, "world": 0.13, "two_hop": 0.06, "scene": 0.28, "scene_hops": 0.12, "stuffed": 0.13,
-            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.03, "squad": 0.1,
-            "cloze": 0.045, "text": 0.04,
+            "drill": 0.005, "world": 0.1, "two_hop": 0.05, "scene": 0.35, "scene_hops": 0.155, "stuffed": 0.125,
+            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.04, "squad": 0.075,
+            "cloze": 0.025, "text": 0.015,
         },
     ),
 )  # fmt: skip

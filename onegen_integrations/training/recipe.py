@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from onegen_integrations.config import OneGenConfig
+from onegen_integrations.errors import InvalidInputError
 from onegen_integrations.text import TextCodec
 from onegen_integrations.training import attention
 from onegen_integrations.training.induction import write_induction_heads
@@ -34,7 +35,8 @@ class Recipe:
 
     steps: in all. tokens: of one step. decay: the last share of the steps, in which the learning rate falls to a
     fiftieth; the warm-up is never longer than what is before them. dropout: of what each block adds to the hidden
-    states. begin: where on the schedule of the data (see `mixture.shares`) to begin.
+    states. begin: where on the schedule of the data (see `mixture.shares`) to begin. keep: share of the weights of the
+    model to start from in the average that the finished model is.
     """
 
     steps: int = 6000
@@ -44,6 +46,7 @@ class Recipe:
     decay: float = 0.8
     dropout: float = 0.1
     begin: float = 0.0
+    keep: float = 0.0
     seed: int = 0
     vocabulary: int = 4096
     context: int = 2048
@@ -74,8 +77,14 @@ def train_mini(
 
     Returns:
         The folder of the finished model.
+
+    Raises:
+        InvalidInputError: the recipe keeps some of the weights of a model to start from, and there is none.
     """
     recipe = recipe or Recipe()
+    if recipe.keep and start is None:
+        msg = f"keep={recipe.keep} is a share of the weights to start from, and no model to start from is given."
+        raise InvalidInputError(msg)
     work = Path(output)
     work.mkdir(parents=True, exist_ok=True)
     config = OneGenConfig.preset("mini")
@@ -124,6 +133,8 @@ def train_mini(
         model=model, args=arguments, train_dataset=dataset, optimizers=(optimizer, None), pointer=pointer
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    if start is not None and recipe.keep:
+        average_with(model, LlamaForCausalLM.from_pretrained(start, dtype=torch.float32), recipe.keep)
     # Half the size on disk; the figures of the model card are measured with the weights as they are saved.
     return save(model.bfloat16(), tokenizer, config, work / "model")
 
@@ -140,6 +151,18 @@ def add_dropout(model: LlamaForCausalLM, share: float) -> None:
     for layer in model.model.layers if share else ():
         layer.self_attn.o_proj.register_forward_hook(drop)
         layer.mlp.down_proj.register_forward_hook(drop)
+
+
+@torch.no_grad()
+def average_with(model: nn.Module, other: nn.Module, share: float) -> None:
+    """Make the weights of a model the average of its own and, by `share`, those of the model that it was trained from.
+
+    What further training teaches stays for the most part, and what it has made worse comes back (Wortsman et al. 2022,
+    "Robust fine-tuning of zero-shot models").
+    """
+    before = dict(other.named_parameters())
+    for name, weight in model.named_parameters():
+        weight.lerp_(before[name].to(weight), share)
 
 
 def compile_layers(model: LlamaForCausalLM) -> None:

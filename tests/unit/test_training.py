@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from onegen_integrations import DataFormatError, OneGen, OneGenConfig
+from onegen_integrations import DataFormatError, InvalidInputError, OneGen, OneGenConfig
 from onegen_integrations.engine.forward import Forward
 from onegen_integrations.text import TextCodec
 from onegen_integrations.training import mixture
@@ -29,7 +29,7 @@ from onegen_integrations.training.mixture import MiniData, shares
 from onegen_integrations.training.optimizer import StackedMuon
 from onegen_integrations.training.published import PublishedData
 from onegen_integrations.training.real_text import TextPassage, read_novels, split_sentences
-from onegen_integrations.training.recipe import Recipe, add_dropout, compile_layers, train_mini
+from onegen_integrations.training.recipe import Recipe, add_dropout, average_with, compile_layers, train_mini
 from onegen_integrations.training.scenes import Scene
 from onegen_integrations.training.sequences import IGNORE, pack
 from onegen_integrations.training.trainer import last_checkpoint
@@ -261,6 +261,31 @@ def test_dropout_is_there_in_training_alone(model: OneGen) -> None:
     ids = torch.arange(8)[None]
     assert torch.equal(dropped.eval()(ids).logits, plain(ids).logits)
     assert not torch.equal(dropped.train()(ids).logits, plain(ids).logits)
+
+
+def test_weights_are_averaged_with_those_before(model: OneGen) -> None:
+    before = model.model
+    after = copy.deepcopy(before)
+    with torch.no_grad():
+        for weight in after.parameters():
+            weight.add_(1.0)
+    average_with(after, before, 0.25)
+    for mean, weight in zip(after.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(mean, weight + 0.75)
+
+
+@pytest.mark.slow
+def test_weights_are_kept_of_a_model_to_start_from_alone(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"keep=0.4 .* no model to start from"):
+        train_mini(tmp_path / "no start", recipe=dataclasses.replace(SMALL, keep=0.4))
+    start = train_mini(tmp_path / "start", recipe=dataclasses.replace(SMALL, steps=1))
+    longer = dataclasses.replace(SMALL, steps=1, seed=1)
+    trained = train_mini(tmp_path / "trained", start=start, recipe=longer)
+    averaged = train_mini(tmp_path / "averaged", start=start, recipe=dataclasses.replace(longer, keep=0.4))
+    weights = [LlamaForCausalLM.from_pretrained(each).state_dict() for each in (start, trained, averaged)]
+    for name, mean in weights[-1].items():
+        expected = 0.4 * weights[0][name].float() + 0.6 * weights[1][name].float()
+        torch.testing.assert_close(mean.float(), expected, atol=2e-3, rtol=1e-2)
 
 
 SMALL = Recipe(steps=4, tokens=600, vocabulary=400, hidden=32, layers=2, heads=2, intermediate=48, warmup_steps=1)
