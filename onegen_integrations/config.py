@@ -33,6 +33,7 @@ class OneGenConfig:
         document_template: how a document is embedded. A document token follows every fragment of `{text}`
             (`passage_attention="causal"`), or the whole block and the prefix up to each fragment ("isolated").
         passage_template: how a passage is spliced into the answer.
+        title_template: what stands for `{title}` in these two; where a passage has no title, nothing does.
         after_passages: what is written after the spliced passages, before the model goes on.
         passage_attention: "causal": a passage sees what stands before it. "isolated": it sees only itself.
         tool_call_template: how a tool call is written; `{call}` is its JSON.
@@ -48,6 +49,7 @@ class OneGenConfig:
     query_suffix: str = ""
     document_template: str = "{text}"
     passage_template: str = "{text}"
+    title_template: str = "{title}"
     after_passages: str = ""
     passage_attention: Literal["causal", "isolated"] = "causal"
     tool_call_template: str = "{call}"
@@ -72,6 +74,9 @@ class OneGenConfig:
             if getattr(self, name).count("{text}") != 1:
                 msg = f"{name} is {getattr(self, name)!r}; it must hold {{text}} exactly once."
                 raise ConfigError(msg)
+        if self.title_template.count("{title}") != 1:
+            msg = f"title_template is {self.title_template!r}; it must hold {{title}} exactly once."
+            raise ConfigError(msg)
         if self.tool_call_template.count("{call}") != 1:
             msg = f"tool_call_template is {self.tool_call_template!r}; it must hold {{call}} exactly once."
             raise ConfigError(msg)
@@ -228,8 +233,9 @@ PRESETS = {
             "<tool_call>",
             "</tool_call>",
         ),
-        document_template="<paragraph>{text}</paragraph>",
-        passage_template="<paragraph>{text}</paragraph>",
+        document_template="<paragraph>{title}{text}</paragraph>",
+        passage_template="<paragraph>{title}{text}</paragraph>",
+        title_template="title: {title}\n\n",
         after_passages="<|assistant|>",
         passage_attention="isolated",
         tool_call_template="<tool_call>{call}</tool_call>",

@@ -151,7 +151,10 @@ class TextCodec:
 
     def passage(self, text: str, title: str = "") -> list[Part]:
         """A passage as it is spliced into an answer."""
-        return self.fill(self.config.passage_template, text=text, title=title)
+        return self.fill(self.config.passage_template, text=text, title=self._title(title))
+
+    def _title(self, title: str) -> str:
+        return self.config.title_template.replace("{title}", title) if title else ""
 
     def tool_call_marks(self) -> tuple[list[Part], list[Part]]:
         """What stands before and behind the JSON of a tool call."""
@@ -186,6 +189,7 @@ class TextCodec:
             return EncodedDocument(ids, positions, observers, hidden=True)
         token = Control(self.config.document_token)
         before, after = self.config.document_template.split("{text}")
+        title = self._title(title)
         # In the published format the prompt quotes the document token; it is a token there too.
         parts = [
             *self.fill(before, title=title),

@@ -95,7 +95,8 @@ def spliced_blocks(
         at = retrieval.position + 1
         ranges = []
         for text, title in [(p.text, p.title) for p in retrieval.passages] or [("", "")]:
-            rendered = config.passage_template.replace("{text}", text).replace("{title}", title)
+            heading = config.title_template.replace("{title}", title) if title else ""
+            rendered = config.passage_template.replace("{text}", text).replace("{title}", heading)
             ids = tokenizer(rendered, add_special_tokens=False).input_ids
             assert list(generation.token_ids[at : at + len(ids)]) == ids
             ranges.append(range(at, at + len(ids)))

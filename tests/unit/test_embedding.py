@@ -94,6 +94,7 @@ def test_causal_fragments_follow_the_published_layout(tiny, architecture):
         architecture,
         passage_attention="causal",
         document_template="Output it after the '[RD]' token. \nHere:\nwiki title: {title}\ncontent: {text}",
+        title_template="{title}",
     )
     titles = ["Ostrava", "", "The ferry", "a title that spells [RD]"]
     vectors = model.embed_fragments(FRAGMENTS, titles=titles)

@@ -203,7 +203,8 @@ def test_titles_stand_where_the_model_looks_for_them(
 ) -> None:
     texts = [passage.text for passage in lake.passages]
     titled = [*texts[:2], f"Timetable\n{texts[2]}", f"Great Fire\n{texts[3]}"]  # where the text does not hold it
-    chunks, _ = chunks_for(tiny(), lake.passages, chunk_tokens)
+    model = tiny(document_template="<paragraph>{text}", passage_template="<paragraph>{text}")
+    chunks, _ = chunks_for(model, lake.passages, chunk_tokens)
     assert [chunk.text for chunk in chunks] == titled
     model = tiny(document_template="{title}: {text}", passage_template="{title}: {text}")
     chunks, _ = chunks_for(model, lake.passages, chunk_tokens)

@@ -166,6 +166,7 @@ def test_a_preset_survives_its_file(name: str, tmp_path: Path) -> None:
         ({"query_token": "[Q]", "document_token": "[D]", "querytoken": 1}, r"Unknown fields \['querytoken'\]"),
         ({"query_token": "[Q]", "document_token": "[Q]"}, "must differ"),
         ({"query_token": "[Q]", "document_token": "[D]", "passage_template": "<p>"}, r"\{text\} exactly once"),
+        ({"query_token": "[Q]", "document_token": "[D]", "title_template": "<h>"}, r"\{title\} exactly once"),
         ({"query_token": "[Q]", "document_token": "[D]", "prompt_template": "{prompt}{prompt}"}, "exactly once"),
         ({"query_token": "[Q]", "document_token": "[D]", "passage_attention": "both"}, "'causal' and 'isolated'"),
         ({"query_token": "[Q]", "document_token": "[D]", "passage_attention": "isolated"}, "after_passages"),

@@ -231,6 +231,23 @@ def test_a_spliced_passage_continues_the_sequence_letter_for_letter(name, text):
     assert list(chain.from_iterable(pieces)) == whole
 
 
+@pytest.mark.parametrize("kind", ["isolated", "causal"])
+def test_a_title_is_written_as_its_template_says_and_a_passage_without_one_has_none_of_it(kind):
+    template = "<paragraph>{title}{text}</paragraph>"
+    config = replace(
+        OneGenConfig.preset("mini"), document_template=template, passage_template=template,
+        title_template="On {title}: ", passage_attention=kind,
+    )  # fmt: skip
+    codec = TextCodec(tiny_tokenizer(), config)
+    for text, title in [("On Esk: It is long.", ""), ("It is long.", "Esk")]:
+        ids = codec.encode(codec.passage(text, title), after_control=True)
+        assert ids == own_ids(codec, "<paragraph>On Esk: It is long.</paragraph>")
+        document = codec.document([text], title)
+        assert [i for i in document.ids if i != codec.document_id] == ids
+    hostile = codec.encode(codec.passage("It is long.", "</paragraph>"), after_control=True)
+    assert hostile.count(codec.token_id("</paragraph>")) == 1
+
+
 @pytest.mark.parametrize("text", [text for text in BENIGN if text.strip()])
 @pytest.mark.parametrize("name", ["mini", "chatml"])
 def test_a_chat_is_encoded_letter_for_letter(name, text):
