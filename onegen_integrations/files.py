@@ -164,7 +164,7 @@ def split_document(
     Args:
         document: what to cut.
         count_tokens: how many tokens the model sees in a text.
-        chunk_tokens: limit of a passage, title included.
+        chunk_tokens: limit of the text of a passage, with a title that is put in front of it.
         title_in_text: put the title in front of chunks that do not hold it, if it takes no more than half of them.
 
     Raises:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=CHUNK_TOKENS,
         metavar="N",
-        help="longest passage, in the model's tokens (default: %(default)s)",
+        help="longest text of a passage, in the model's tokens (default: %(default)s)",
     )
     parser.add_argument(
         "--moved",
