@@ -12,10 +12,13 @@ from onegen_integrations.training.sequences import IGNORE, Query, Segment, Train
 
 
 class Readable(Protocol):
-    """A passage to train on: a key of its own, and its text in sentences that joined give the whole."""
+    """A passage to train on: a key of its own, a title or "", and its text in sentences that joined give the whole."""
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
 
     @property
     def sentences(self) -> Sequence[str]: ...
@@ -68,7 +71,7 @@ class ExampleBuilder:
     ) -> TrainingSequence:
         """Questions about passages that are spliced in together; the passages are shared by all questions."""
         prompts = [self._prompt_ids([*self._codec.prompt(ask.prompt), self._query]) for ask in asks]
-        blocks = [self._codec.passage_pieces(passage.sentences) for passage in passages]
+        blocks = [self._codec.passage_pieces(passage.sentences, passage.title) for passage in passages]
         answers = [self._answer_ids(ask.answer, last=True) for ask in asks]
         asked_length = max(map(len, prompts))
         read_length = sum(len(piece) for block in blocks for piece in block)
@@ -88,7 +91,7 @@ class ExampleBuilder:
     def multi_hop(self, prompt: str | Messages, hops: Sequence[Hop]) -> TrainingSequence:
         """A question that is answered over several passages, each retrieved by what was written before."""
         ids = self._prompt_ids([*self._codec.prompt(prompt), self._query])
-        blocks = [self._codec.passage_pieces(hop.passage.sentences) for hop in hops]
+        blocks = [self._codec.passage_pieces(hop.passage.sentences, hop.passage.title) for hop in hops]
         texts = [self._answer_ids(hop.text, last=hop is hops[-1]) for hop in hops]
         at = self._offset(len(ids) + sum(len(p) for block in blocks for p in block) + sum(map(len, texts)))
         sequence = TrainingSequence()

@@ -53,7 +53,8 @@ _TEXT_WEIGHT = 0.2  # of the next-token loss over plain text, beside 1 for answe
 _READING_WEIGHT = 0.1  # of the next-token loss over passages of real text, beside 1 for answers
 _MOST_DRAWS = 200  # of one kind in a step: where a tokenizer makes all of them too long for a row, the kind is left out
 _LONG_STEPS = 0.2  # share of the steps with long rows
-_DESCRIBED = 0.15  # share of the scenes' documents with metadata above the text
+_TITLED = 0.5  # share of the scenes' documents that come with their title apart, as stores hand them over
+_DESCRIBED = 0.2  # share of the others with metadata above the text
 _WINDOWS = (60, 200, 350, 450, 700)  # characters of a paragraph that are taken as a passage
 _PROSE = (200, 1400)  # characters of plain text, from and to
 
@@ -221,13 +222,14 @@ class _Draw:
         questions = [question for question in self._scene(key).questions if question.hops > 1]
         return self._hops(self.rng.choice(questions)) if questions else None
 
-    def _scene(self, key: str, described: float = _DESCRIBED) -> DrawnScene:
-        return draw_scene(self.rng.choice(scene_bank()), key, self._names, self.rng, described=described)
+    def _scene(self, key: str, titled: float = _TITLED, described: float = _DESCRIBED) -> DrawnScene:
+        scene = self.rng.choice(scene_bank())
+        return draw_scene(scene, key, self._names, self.rng, titled=titled, described=described)
 
     def _make_stuffed(self, key: str) -> TrainingSequence | None:
         if self.rng.random() < 0.5:
             described = self.rng.choice((0.0, 0.0, 1.0))  # a framework writes all documents of a prompt alike
-            scenes = [self._scene(f"{key}-{number}", described) for number in range(self.rng.randint(1, 3))]
+            scenes = [self._scene(f"{key}-{number}", 0.0, described) for number in range(self.rng.randint(1, 3))]
             texts = [passage.text for scene in scenes for passage in scene.passages][:5]
             pairs = [
                 (q.text, q.answer)

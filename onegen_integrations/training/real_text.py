@@ -107,9 +107,8 @@ class RealText:
         """A window of about `length` characters of a paragraph, with some of the questions that it answers."""
         window, first = _window(paragraph.sentences, rng.choice(paragraph.asked).sentence, length, rng)
         within = [ask for ask in paragraph.asked if first <= ask.sentence < first + len(window)]
-        about = [f"{paragraph.title}\n"] if rng.random() < _TITLED else []
-        passage = TextPassage(key, (*about, *window), paragraph.title)
-        return _ask(passage, rng.sample(within, k=min(len(within), _MOST_ASKED)), len(about) - first)
+        passage = TextPassage(key, tuple(window), paragraph.title if rng.random() < _TITLED else "")
+        return _ask(passage, rng.sample(within, k=min(len(within), _MOST_ASKED)), -first)
 
     def prose(self, rng: Random, length: int) -> str:
         """About `length` characters of plain text, of an encyclopedia or of a novel, from a word's beginning on."""
@@ -151,10 +150,9 @@ class RealText:
         if len(words) < 4:
             return None
         question = " ".join(words).strip(" ,;:") + "?"
-        about = [f"{title}\n"] if title and title not in "".join(window) else []
-        passage = TextPassage(key, (*about, *window), title)
+        passage = TextPassage(key, tuple(window), "" if title in "".join(window) else title)
         asked = Labelled(question[0].upper() + question[1:], answer, hit)
-        return _ask(passage, [asked], len(about) - first)
+        return _ask(passage, [asked], -first)
 
 
 def _ask(passage: TextPassage, asked: Sequence[Labelled], shift: int) -> Reading:

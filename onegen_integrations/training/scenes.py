@@ -29,7 +29,7 @@ from onegen_integrations.training.worlds import Question, noisy, sentence_case
 
 _FILE_TYPES = ("md", "txt", "pdf", "html", "docx")
 _SLOT = re.compile(r"\{([^{}]+)\}")
-_TITLED = 0.2  # share of documents that carry their title although their text names it, too
+_HEADED = 0.2  # share of documents that begin with their title although their text names it, too
 _SPLIT = 0.35  # share of the longer documents that are in two pieces
 _SHORTENED = 0.3  # share of the longer documents that lack a sentence
 _FEW_SENTENCES = 3  # a document of so many is neither split nor shortened
@@ -91,18 +91,23 @@ def _scene(data: Mapping[str, Any]) -> Scene:
     )
 
 
-def draw_scene(scene: Scene, key: str, names: NameSource, rng: Random, *, described: float = 0.0) -> DrawnScene:
+def draw_scene(
+    scene: Scene, key: str, names: NameSource, rng: Random, *, titled: float = 0.0, described: float = 0.0
+) -> DrawnScene:
     """Fill the slots of a scene; its passages get the keys `{key}-{number}`.
 
-    described: share of the documents with their metadata above the text, as LlamaIndex hands them over.
+    titled: share of the documents that come with their title apart from the text, as a store hands them over.
+    described: share of the others with their metadata above the text, as LlamaIndex hands them over.
     """
     scene = _recast(scene, rng)
     values = _SlotValues(names, rng)
     numbers = count()
     documents = [
         [
-            TextPassage(f"{key}-{next(numbers)}", tuple(sentences))
-            for sentences in _pieces(values.fill(title), values.fill(text), names, rng, described)
+            TextPassage(f"{key}-{next(numbers)}", tuple(sentences), title_apart)
+            for title_apart, sentences in _passages(
+                sentence_case(values.fill(title)), values.fill(text), names, rng, titled, described
+            )
         ]
         for title, text in scene.documents
     ]
@@ -167,23 +172,28 @@ def _gappy(question: str, rng: Random) -> str:
     return " ".join(kept) or question
 
 
-def _pieces(title: str, text: str, names: NameSource, rng: Random, described: float) -> list[list[str]]:
-    """A document in sentences, in one piece or in two, each with what stands above it.
+def _passages(
+    title: str, text: str, names: NameSource, rng: Random, titled: float, described: float
+) -> list[tuple[str, list[str]]]:
+    """A document in one passage or in two: the title that it comes with, and its sentences with what stands above them.
 
-    That is the title, in a line of its own, where the text lacks it or is in two pieces, and now and then else; the
-    package splits files into passages in that way. Some have lines of metadata there instead.
+    Where the title does not come apart from the text, it is a line of its own above a text that lacks it or is in two
+    pieces, and now and then else; or one of several lines of metadata.
     """
     sentences = split_sentences(sentence_case(text))
     if len(sentences) > _FEW_SENTENCES and rng.random() < _SHORTENED:
         del sentences[rng.randrange(1, len(sentences))]  # the first one names what the others are about
-    if rng.random() < described:
-        return [[*_metadata(title, names, rng), *sentences]]
-    heading = f"{sentence_case(title)}\n"
+    apart = rng.random() < titled
+    if not apart and rng.random() < described:
+        return [("", [*_metadata(title, names, rng), *sentences])]
+    pieces = [sentences]
     if len(sentences) > _FEW_SENTENCES and rng.random() < _SPLIT:
         middle = rng.randint(2, len(sentences) - 2)
-        return [[heading, *sentences[:middle]], [heading, sentences[middle].lstrip(), *sentences[middle + 1 :]]]
-    titled = title.casefold() not in "".join(sentences).casefold() or rng.random() < _TITLED
-    return [[heading, *sentences] if titled else sentences]
+        pieces = [sentences[:middle], [sentences[middle].lstrip(), *sentences[middle + 1 :]]]
+    if apart:
+        return [(title, piece) for piece in pieces]
+    needed = len(pieces) > 1 or title.casefold() not in "".join(sentences).casefold() or rng.random() < _HEADED
+    return [("", [f"{title}\n", *piece] if needed else piece) for piece in pieces]
 
 
 def _metadata(title: str, names: NameSource, rng: Random) -> list[str]:
@@ -191,7 +201,7 @@ def _metadata(title: str, names: NameSource, rng: Random) -> list[str]:
     file = f"{re.sub(r'[^a-z0-9]+', rng.choice('-_'), title.casefold()).strip('-_')}.{rng.choice(_FILE_TYPES)}"
     folder = rng.choice(("", "docs/", "data/", f"/{names.draw('word', rng).lower()}/"))
     fields = {
-        "title": sentence_case(title),
+        "title": title,
         rng.choice(("source", "file_name", "file_path", "url")): folder + file,
         rng.choice(("page", "page_label", "chunk", "section", "id")): names.draw("number", rng),
         rng.choice(("author", "created_by")): names.draw("person", rng),

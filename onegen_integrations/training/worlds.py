@@ -101,6 +101,7 @@ class WorldPassage:
     sentences: list[str]
     entity: Entity
     sentence_of: dict[str, int] = field(default_factory=dict)
+    title: str = ""
 
     @property
     def text(self) -> str:

@@ -62,6 +62,17 @@ def test_the_same_slot_has_the_same_value_and_names_have_parts() -> None:
     assert draw_scene(scene, "a", NameSource(), Random(1)) == first
 
 
+def test_a_title_comes_apart_from_the_text_or_above_it() -> None:
+    scene = Scene((("Amber moss", "It grows on slate. It is rare. Goats eat it. Few people know it."),), ())
+    for seed in range(20):
+        for passage in draw_scene(scene, "a", NameSource(), Random(seed), titled=1.0).passages:
+            assert passage.title == "Amber moss"
+            assert passage.title not in passage.text
+        for passage in draw_scene(scene, "a", NameSource(), Random(seed)).passages:
+            assert not passage.title
+            assert passage.text.startswith("Amber moss\n")
+
+
 def test_a_plain_answer_is_exchanged_now_and_then_in_document_and_question_alike() -> None:
     flame = Fact("violet", ("What colour is the flame of {word}?",), (0,))
     scene = Scene((("{word}", "{word} burns with a violet flame. It is kept under oil."),), (flame,))

@@ -68,6 +68,17 @@ def test_training_computes_the_vectors_that_inference_computes(model: OneGen, se
     np.testing.assert_allclose(document / np.linalg.norm(document), model.embed_documents([NORVIA.text])[0], atol=1e-5)
 
 
+def test_a_title_is_learned_from_in_the_form_in_which_it_is_embedded(model: OneGen) -> None:
+    titled = dataclasses.replace(NORVIA, title="Norvia")
+    sequence = ExampleBuilder(model.codec, Random(0), 1024).one_hop([titled], [Ask("Which river?", "the Esk", 0, 1)])
+    batch = pack([sequence], 300, 0)
+    row, column = batch.document_at[-1]
+    document = hidden_states(model, batch)[0][row, column].numpy()
+    expected = model.embed_documents([NORVIA.text], titles=["Norvia"])[0]
+    np.testing.assert_allclose(document / np.linalg.norm(document), expected, atol=1e-5)
+    assert not np.allclose(expected, model.embed_documents([NORVIA.text])[0], atol=1e-2)
+
+
 def test_training_on_fragments_matches_embed_fragments(model: OneGen) -> None:
     expected = model.embed_fragments([NORVIA.sentences])[0]
     for seed in range(20):
