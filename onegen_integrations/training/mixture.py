@@ -41,9 +41,9 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (
         1.0,
         {
-            "drill": 0.005, "world": 0.1, "two_hop": 0.05, "scene": 0.35, "scene_hops": 0.155, "stuffed": 0.125,
-            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.04, "squad": 0.075,
-            "cloze": 0.025, "text": 0.015,
+            "drill": 0.005, "world": 0.08, "two_hop": 0.04, "scene": 0.35, "scene_hops": 0.145, "stuffed": 0.185,
+            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.035, "squad": 0.08,
+            "cloze": 0.015, "text": 0.005,
         },
     ),
 )  # fmt: skip
@@ -227,7 +227,7 @@ class _Draw:
         return draw_scene(scene, key, self._names, self.rng, titled=titled, described=described)
 
     def _make_stuffed(self, key: str) -> TrainingSequence | None:
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.75:
             described = self.rng.choice((0.0, 0.0, 1.0))  # a framework writes all documents of a prompt alike
             scenes = [self._scene(f"{key}-{number}", 0.0, described) for number in range(self.rng.randint(1, 3))]
             texts = [passage.text for scene in scenes for passage in scene.passages][:5]

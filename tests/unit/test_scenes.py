@@ -37,7 +37,7 @@ def test_every_slot_is_of_a_known_kind() -> None:
             if "|" in slot:
                 assert all(choice.strip() for choice in slot.split("|")), slot
             else:
-                kind, part = re.fullmatch(r"([a-z_]+)(?::[a-z0-9]+)?(?:\.(first|last))?", slot).groups()
+                kind, part = re.fullmatch(r"([A-Za-z_]+)(?::[a-z0-9]+)?(?:\.(first|last))?", slot).groups()
                 assert kind in VALUES, slot
                 assert part is None or kind == "person", slot
 
