@@ -132,7 +132,6 @@ class MiniData(Dataset[Batch]):
                 for sequence in islice(draw.source(name), _MOST_DRAWS):
                     if len(sequence) > row:
                         continue
-                    sequence.source = name
                     left -= len(sequence)
                     # Rounding by chance keeps the shares right where a sequence is longer than what is left.
                     if left < 0 and draw.rng.random() < -left / len(sequence):
@@ -140,6 +139,8 @@ class MiniData(Dataset[Batch]):
                     sequences.append(sequence)
                     if left <= 0:
                         break
+        if not sequences:  # of a step too small for any kind, chance can leave nothing
+            sequences.append(next(draw.source("world")))
         return pack(sequences, row, self._codec.tokenizer.pad_token_id)
 
 
@@ -169,6 +170,7 @@ class _Draw:
         while True:
             sequence = make(f"{name}{next(self._numbers)}")
             if sequence is not None:
+                sequence.source = name
                 yield sequence
 
     def _make_drill(self, key: str) -> TrainingSequence:

@@ -108,7 +108,8 @@ class RealText:
         window, first = _window(paragraph.sentences, rng.choice(paragraph.asked).sentence, length, rng)
         within = [ask for ask in paragraph.asked if first <= ask.sentence < first + len(window)]
         passage = TextPassage(key, tuple(window), paragraph.title if rng.random() < _TITLED else "")
-        return _ask(passage, rng.sample(within, k=min(len(within), _MOST_ASKED)), -first)
+        asked = rng.sample(within, k=min(len(within), _MOST_ASKED))
+        return Reading(passage, tuple(replace(ask, sentence=ask.sentence - first) for ask in asked))
 
     def prose(self, rng: Random, length: int) -> str:
         """About `length` characters of plain text, of an encyclopedia or of a novel, from a word's beginning on."""
@@ -151,13 +152,7 @@ class RealText:
             return None
         question = " ".join(words).strip(" ,;:") + "?"
         passage = TextPassage(key, tuple(window), "" if title in "".join(window) else title)
-        asked = Labelled(question[0].upper() + question[1:], answer, hit)
-        return _ask(passage, [asked], -first)
-
-
-def _ask(passage: TextPassage, asked: Sequence[Labelled], shift: int) -> Reading:
-    """A reading whose questions count the sentences from `shift` further on."""
-    return Reading(passage, tuple(replace(ask, sentence=ask.sentence + shift) for ask in asked))
+        return Reading(passage, (Labelled(question[0].upper() + question[1:], answer, hit - first),))
 
 
 def _window(sentences: Sequence[str], hit: int, length: int, rng: Random) -> tuple[list[str], int]:
@@ -177,7 +172,7 @@ def _window(sentences: Sequence[str], hit: int, length: int, rng: Random) -> tup
 
 
 def _squad(path: Path) -> Iterator[list[Paragraph]]:
-    """The paragraphs of each article of a file in SQuAD's format, with their questions with short answers."""
+    """The paragraphs of each article of a file in SQuAD's format, with questions with short answers in one sentence."""
     for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
         title = article["title"].replace("_", " ")
         paragraphs = []
@@ -185,10 +180,11 @@ def _squad(path: Path) -> Iterator[list[Paragraph]]:
             sentences = split_sentences(paragraph["context"])
             ends = list(accumulate(map(len, sentences)))
             asked = tuple(
-                Labelled(item["question"].strip(), answer["text"], bisect_right(ends, answer["answer_start"]))
+                Labelled(item["question"].strip(), answer["text"], number)
                 for item in paragraph["qas"]
                 for answer in item["answers"][:1]
-                if len(answer["text"]) <= _LONGEST_ANSWER
+                for number in [bisect_right(ends, answer["answer_start"])]
+                if len(answer["text"]) <= _LONGEST_ANSWER and answer["text"] in sentences[number]
             )
             if asked:
                 paragraphs.append(Paragraph(title, tuple(sentences), asked))

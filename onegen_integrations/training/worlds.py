@@ -95,7 +95,7 @@ class Entity:
 
 @dataclass
 class WorldPassage:
-    """A passage about one entity. sentences: its text in pieces, which joined give `text`."""
+    """A passage about one entity. sentences: its text in pieces, which joined give `text`; it needs no title."""
 
     key: str
     sentences: list[str]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gzip
 import json
+import lzma
 import math
 import shutil
 import tarfile
@@ -28,7 +30,7 @@ from onegen_integrations.training.losses import bpr, cosine, info_nce
 from onegen_integrations.training.mixture import MiniData, shares
 from onegen_integrations.training.optimizer import StackedMuon
 from onegen_integrations.training.published import PublishedData
-from onegen_integrations.training.real_text import TextPassage, read_novels, split_sentences
+from onegen_integrations.training.real_text import RealText, TextPassage, read_novels, split_sentences
 from onegen_integrations.training.recipe import Recipe, add_dropout, average_with, compile_layers, train_mini
 from onegen_integrations.training.scenes import Scene
 from onegen_integrations.training.sequences import IGNORE, pack
@@ -218,6 +220,11 @@ def test_documents_that_answer_nothing_make_no_stuffed_prompt(model: OneGen, mon
         assert set(batch.segment_sources) == {"stuffed"}
 
 
+def test_the_smallest_step_has_something_to_learn_from(model: OneGen) -> None:
+    data = MiniData(model.codec, steps=30, tokens=1, context=1024, seed=3)
+    assert all(len(data[step].query_at) or len(data[step].segment_sources) for step in range(30))
+
+
 @pytest.mark.parametrize("progress", [0.0, 0.05, 0.2, 0.7, 1.0])
 @pytest.mark.parametrize("real_text", [True, False])
 def test_shares_add_up_to_one(progress: float, real_text: bool) -> None:
@@ -240,6 +247,40 @@ def test_novels_are_read_paragraph_by_paragraph(tmp_path: Path) -> None:
         archive.add(tmp_path / "a.txt", "novels/a.txt")
         archive.add(tmp_path / "licence.md", "novels/licence.md")
     assert list(read_novels(tmp_path / "novels.tar.xz")) == ["ONE\nIt was a dark night.\nThe end."]
+
+
+def test_questions_about_real_text_know_the_sentence_that_answers_them(tmp_path: Path) -> None:
+    context = (
+        "The rector is the Rev. Ilse Brandt. Norvia exports oats. Its capital is Tolmar. Ships leave it on Friday."
+    )
+    answers = ("the Rev. Ilse Brandt", "oats", "Tolmar", "Friday")  # the first lies across what is split as sentences
+    asked = [{"question": f"What is {a}?", "answers": [{"text": a, "answer_start": context.index(a)}]} for a in answers]
+    article = {"title": "Land_of_Norvia", "paragraphs": [{"context": context, "qas": asked}]}
+    for folder in ("squad", "text", "entityquestions"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "squad" / "train.json").write_text(json.dumps({"data": [article]}))
+    with lzma.open(tmp_path / "text" / "wiki_passages.jsonl.xz", "wt") as file:
+        file.write(
+            json.dumps({"title": "Oats", "text": "Norvia has grown oats since 1820, when Ilse Brandt came. " * 3})
+        )
+    (tmp_path / "a.txt").write_text("It was a dark night.")
+    with tarfile.open(tmp_path / "text" / "english_novels.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "a.txt", "novels/a.txt")
+    with gzip.open(tmp_path / "entityquestions" / "train.jsonl.gz", "wt") as file:
+        file.write("")
+    (tmp_path / "entityquestions" / "relation_query_templates.json").write_text("{}")
+
+    real = RealText(tmp_path)
+    [[paragraph]] = real.articles
+    assert [ask.answer for ask in paragraph.asked] == ["oats", "Tolmar", "Friday"]
+    titles = set()
+    for seed in range(40):
+        reading = real.reading(Random(seed), "a", paragraph, 40)
+        cloze = real.cloze(Random(seed), "b", 40)
+        for found in [reading, *([cloze] if cloze else [])]:
+            assert all(ask.answer in found.passage.sentences[ask.sentence] for ask in found.asked)
+            titles.add(found.passage.title)
+    assert titles == {"", "Land of Norvia", "Oats"}
 
 
 # --- training -------------------------------------------------------------------------------------
