@@ -26,7 +26,7 @@ _ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|No|vs|ca|e\.g
 _SPAN = re.compile(r"(?<=\s)(?:[A-Z][\w’'-]+(?:\s(?:of\s|the\s)?[A-Z][\w’'-]+)*|\d[\d,.]*\d|\d)")
 _LONGEST_ANSWER = 60  # characters
 _MOST_ASKED = 4  # questions about one passage
-_TITLED = 0.3  # share of the passages that carry the title of their article
+_TITLED = 0.3  # share of the passages that come with the title of their article
 _RELATION_NAMES = {  # which of EntityQuestions' subjects are names of what
     "P19": "person", "P20": "person", "P26": "person", "P69": "person", "P106": "person", "P40": "person",
     "P17": "place", "P131": "place", "P36": "country", "P276": "place",
@@ -37,7 +37,7 @@ _RELATION_NAMES = {  # which of EntityQuestions' subjects are names of what
 
 @dataclass(frozen=True)
 class TextPassage:
-    """A passage of real text in sentences, with its source."""
+    """A passage in sentences; its title stands apart from them, and is empty where it comes with none."""
 
     key: str
     sentences: tuple[str, ...]
