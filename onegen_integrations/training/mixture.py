@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, cycle, islice
 from random import Random
 
@@ -14,7 +14,7 @@ from onegen_integrations.training import dialogues, prompts
 from onegen_integrations.training.examples import Ask, ExampleBuilder, Hop
 from onegen_integrations.training.names import NameSource
 from onegen_integrations.training.real_text import Paragraph, Reading, RealText
-from onegen_integrations.training.scenes import DrawnScene, draw_scene, scene_bank
+from onegen_integrations.training.scenes import DrawnScene, Scene, draw_scene, rivals, scene_bank
 from onegen_integrations.training.sequences import Batch, TrainingSequence, pack
 from onegen_integrations.training.worlds import Question, World, WorldPassage, noisy
 
@@ -41,7 +41,7 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (
         1.0,
         {
-            "drill": 0.005, "world": 0.08, "two_hop": 0.04, "scene": 0.35, "scene_hops": 0.145, "stuffed": 0.185,
+            "drill": 0.005, "world": 0.08, "two_hop": 0.04, "scene": 0.33, "scene_hops": 0.125, "stuffed": 0.225,
             "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.035, "squad": 0.08,
             "cloze": 0.015, "text": 0.005,
         },
@@ -55,6 +55,13 @@ _MOST_DRAWS = 200  # of one kind in a step: where a tokenizer makes all of them 
 _LONG_STEPS = 0.2  # share of the steps with long rows
 _TITLED = 0.5  # share of the scenes' documents that come with their title apart, as stores hand them over
 _DESCRIBED = 0.2  # share of the others with metadata above the text
+_STUFFED_WORLDS = 0.2  # share of the prompts with documents that have those of a world
+_RANKED = 0.5  # share of the others in which the document that answers comes first
+_TWINS = 0.4  # share of the scenes with others beside them that have themselves there, drawn anew
+_ACCOMPANIED = 0.12  # share of the scenes' documents that are spliced in with one beside them
+_MOST_STUFFED = 5  # documents in a prompt
+_MOST_ASKED = 8  # questions about them
+_SHORT_WORD = 2  # a word of more letters can tell what a question is about
 _WINDOWS = (60, 200, 350, 450, 700)  # characters of a paragraph that are taken as a passage
 _PROSE = (200, 1400)  # characters of plain text, from and to
 
@@ -71,6 +78,15 @@ def shares(progress: float, *, real_text: bool) -> dict[str, float]:
         mixed = {name: share for name, share in mixed.items() if name not in _REAL}
     total = sum(mixed.values())
     return {name: share / total for name, share in mixed.items() if share > 0}
+
+
+def _tells(question: Question, scenes: Sequence[DrawnScene]) -> bool:
+    """Whether a question has a word by which to tell the scene that it is about from the others."""
+    texts = [" ".join(f"{p.title} {p.text}" for p in drawn.passages).casefold() for drawn in scenes]
+    own = next(text for text, drawn in zip(texts, scenes, strict=True) if question.passages[0] in drawn.passages)
+    others = [text for text in texts if text is not own]
+    words = (word.strip("?.,'’").removesuffix("'s") for word in question.text.casefold().split())
+    return not others or any(w in own and not any(w in text for text in others) for w in words if len(w) > _SHORT_WORD)
 
 
 def _between(first: dict[str, float], second: dict[str, float], at: float) -> dict[str, float]:
@@ -207,48 +223,67 @@ class _Draw:
         return self._build.multi_hop(question.text, hops)
 
     def _make_scene(self, key: str) -> TrainingSequence | None:
-        """One document of a scene with all that is asked of it; its other documents follow in later calls."""
+        """One document of a scene with all that is asked of it; its other documents follow in later calls.
+
+        Now and then a document that is easily taken for it is spliced in beside it.
+        """
         if not self._scene_parts:
-            scene = self._scene(key)
-            for passage in scene.passages:
+            drawn = self._draw(scene := self.rng.choice(scene_bank()), key)
+            for passage in drawn.passages:
+                scenes = [drawn]
+                if self.rng.random() < _ACCOMPANIED:
+                    scenes += [self._draw(other, f"{key}-beside") for other in self._beside(scene, 1)]
+                passages = [passage, *(self.rng.choice(other.passages) for other in scenes[1:])]
+                self.rng.shuffle(passages)
                 asks = [
-                    Ask(question.text, question.answer, 0, question.sentence)
-                    for question in scene.questions
-                    if question.passages == (passage,)
+                    Ask(question.text, question.answer, passages.index(passage), question.sentence)
+                    for question in drawn.questions
+                    if question.passages == (passage,) and _tells(question, scenes)
                 ]
                 if asks:
-                    self._scene_parts.append(self._build.one_hop([passage], asks))
+                    self._scene_parts.append(self._build.one_hop(passages, asks))
         return self._scene_parts.pop() if self._scene_parts else None
 
     def _make_scene_hops(self, key: str) -> TrainingSequence | None:
-        questions = [question for question in self._scene(key).questions if question.hops > 1]
+        drawn = self._draw(self.rng.choice(scene_bank()), key)
+        questions = [question for question in drawn.questions if question.hops > 1]
         return self._hops(self.rng.choice(questions)) if questions else None
 
-    def _scene(self, key: str, titled: float = _TITLED, described: float = _DESCRIBED) -> DrawnScene:
-        scene = self.rng.choice(scene_bank())
+    def _draw(self, scene: Scene, key: str, titled: float = _TITLED, described: float = _DESCRIBED) -> DrawnScene:
         return draw_scene(scene, key, self._names, self.rng, titled=titled, described=described)
 
     def _make_stuffed(self, key: str) -> TrainingSequence | None:
-        if self.rng.random() < 0.75:
-            described = self.rng.choice((0.0, 0.0, 1.0))  # a framework writes all documents of a prompt alike
-            scenes = [self._scene(f"{key}-{number}", 0.0, described) for number in range(self.rng.randint(1, 3))]
-            texts = [passage.text for scene in scenes for passage in scene.passages][:5]
-            pairs = [
-                (q.text, q.answer)
-                for scene in scenes
-                for q in scene.questions
-                if all(p.text in texts for p in q.passages)
-            ]
-            self.rng.shuffle(texts)
-            return self._stuffed(texts, pairs)
-        passages = self.rng.sample(self._world.passages, k=self.rng.randint(1, 5))
-        pairs = [(q.text, q.answer) for passage in passages for q in self._world.questions(passage)]
+        """Documents in one prompt: of a world, or of a scene with others beside it that could be taken for it."""
+        if self.rng.random() < _STUFFED_WORLDS:
+            stated = self.rng.sample(self._world.passages, k=self.rng.randint(1, _MOST_STUFFED))
+            pairs = [(q.text, q.answer) for passage in stated for q in self._world.questions(passage)]
+            return self._stuffed([passage.text for passage in stated], pairs)
+        described = self.rng.choice((0.0, 0.0, 1.0))  # a framework writes all documents of a prompt alike
+        scene = self.rng.choice(scene_bank())
+        scenes = [
+            self._draw(each, f"{key}-{number}", 0.0, described)
+            for number, each in enumerate([scene, *self._beside(scene, self.rng.randint(0, 3))])
+        ]
+        passages = [passage for drawn in scenes for passage in drawn.passages]
+        self.rng.shuffle(passages)
+        if self.rng.random() < _RANKED:  # a retriever puts the passage that answers first, if it can
+            first = self.rng.choice(scenes[0].passages)
+            passages = [first, *(passage for passage in passages if passage is not first)]
+            questions = [question for question in scenes[0].questions if question.passages == (first,)]
+        else:
+            questions = [question for drawn in scenes for question in drawn.questions]
+        passages = passages[: self.rng.randint(1, _MOST_STUFFED)]
+        pairs = [(q.text, q.answer) for q in questions if set(q.passages) <= set(passages) and _tells(q, scenes)]
         return self._stuffed([passage.text for passage in passages], pairs)
+
+    def _beside(self, scene: Scene, count: int) -> list[Scene]:
+        """Scenes whose documents are easily taken for those of `scene`: itself with other names, or its rivals."""
+        return [scene] * min(count, 1) if self.rng.random() < _TWINS else rivals(scene, count, self.rng)
 
     def _stuffed(self, texts: list[str], pairs: list[tuple[str, str]]) -> TrainingSequence | None:
         if not pairs:
             return None
-        pairs = self.rng.sample(pairs, k=min(len(pairs), 4))
+        pairs = self.rng.sample(pairs, k=min(len(pairs), _MOST_ASKED))
         return self._build.plain(dialogues.stuffed(texts, pairs, self.rng))
 
     def _make_follow_up(self, _key: str) -> TrainingSequence:

@@ -36,6 +36,7 @@ _FEW_SENTENCES = 3  # a document of so many is neither split nor shortened
 _RECAST = 0.25  # share of the plain answers that are exchanged
 _FEWEST = 5  # answers there have to be to choose from
 _GAPPY = 0.2  # share of the questions that lack words, and of their words, those in slots aside
+_SKELETON = 3  # words of a question that tell what it asks
 _WORD = re.compile(r"(?:\{[^{}]*\}|\S)+")
 _OPENINGS = frozenset(
     {"a", "an", "the", "in", "on", "at", "by", "to", "of", "for", "from", "with", "under", "behind", "near"}
@@ -154,6 +155,31 @@ def _answers_like() -> Mapping[tuple[str | int | bool, ...], tuple[str, ...]]:
         if "{" not in fact.answer:
             found[_manner(fact)].append(fact.answer)
     return {manner: tuple(answers) for manner, answers in found.items() if len(answers) >= _FEWEST}
+
+
+def rivals(scene: Scene, count: int, rng: Random) -> list[Scene]:
+    """At most `count` other scenes that are asked what one of this scene's questions asks, about something else."""
+    if not scene.facts:
+        return []
+    alike = _asked_alike()[_skeleton(rng.choice(scene.facts))]
+    others = [other for other in rng.sample(alike, k=min(count + 1, len(alike))) if other is not scene]
+    return others[:count]
+
+
+@cache
+def _asked_alike() -> Mapping[tuple[str, ...], tuple[Scene, ...]]:
+    """The scenes by the skeletons of their questions."""
+    found: dict[tuple[str, ...], dict[int, Scene]] = defaultdict(dict)
+    for number, scene in enumerate(scene_bank()):
+        for fact in scene.facts:
+            found[_skeleton(fact)][number] = scene
+    return {skeleton: tuple(scenes.values()) for skeleton, scenes in found.items()}
+
+
+def _skeleton(fact: Fact) -> tuple[str, ...]:
+    """The first words of a question that stand in no slot: "when was founded"."""
+    words = (word.lower() for word in _WORD.findall(fact.questions[0]) if "{" not in word)
+    return tuple(word.strip("?,.") for word in words)[:_SKELETON]
 
 
 def _manner(fact: Fact) -> tuple[str | int | bool, ...]:

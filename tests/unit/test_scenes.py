@@ -10,7 +10,7 @@ import pytest
 
 from onegen_integrations.evaluation.mini import demo_questions, user_questions
 from onegen_integrations.training.names import VALUES, NameSource
-from onegen_integrations.training.scenes import Fact, Scene, draw_scene, scene_bank
+from onegen_integrations.training.scenes import Fact, Scene, _skeleton, draw_scene, rivals, scene_bank
 
 SLOT = re.compile(r"\{([^{}]*)\}")
 COMMON = frozenset(
@@ -83,6 +83,19 @@ def test_a_plain_answer_is_exchanged_now_and_then_in_document_and_question_alike
         assert f"a {answers[-1]} flame" in drawn.passages[0].text
     assert 20 <= answers.count("violet") < 40
     assert len(set(answers)) > 3
+
+
+def test_rivals_are_other_scenes_that_are_asked_alike() -> None:
+    rng = Random(0)
+    found = [(scene, rivals(scene, 2, rng)) for scene in rng.sample(scene_bank(), 200)]
+    assert sum(len(others) for _, others in found) > 200
+    for scene, others in found:
+        openings = {_skeleton(fact) for fact in scene.facts}
+        assert len(others) <= 2
+        for other in others:
+            assert other is not scene
+            assert openings & {_skeleton(fact) for fact in other.facts}
+    assert rivals(Scene((("Norvia", "Norvia is a country."),), ()), 2, rng) == []
 
 
 @pytest.mark.parametrize("asked", [demo_questions, user_questions])

@@ -32,7 +32,7 @@ from onegen_integrations.training.optimizer import StackedMuon
 from onegen_integrations.training.published import PublishedData
 from onegen_integrations.training.real_text import RealText, TextPassage, read_novels, split_sentences
 from onegen_integrations.training.recipe import Recipe, add_dropout, average_with, compile_layers, train_mini
-from onegen_integrations.training.scenes import Scene
+from onegen_integrations.training.scenes import Fact, Scene
 from onegen_integrations.training.sequences import IGNORE, pack
 from onegen_integrations.training.trainer import last_checkpoint
 from onegen_integrations.training.worlds import World
@@ -218,6 +218,21 @@ def test_documents_that_answer_nothing_make_no_stuffed_prompt(model: OneGen, mon
     for step in range(4):
         batch = MiniData(model.codec, steps=4, tokens=800, context=1024, seed=3)[step]
         assert set(batch.segment_sources) == {"stuffed"}
+
+
+def test_a_question_about_one_of_two_like_scenes_tells_which(model: OneGen, monkeypatch: pytest.MonkeyPatch) -> None:
+    height = Fact("{number} metres", ("How high is {place}?", "How high is the tower?"), (0,))
+    tower = Scene((("{place} tower", "The tower of {place} is {number} metres high. Storks nest on it."),), (height,))
+    monkeypatch.setattr(mixture, "scene_bank", lambda: (tower,))
+    monkeypatch.setattr(mixture, "shares", lambda *_, **__: {"stuffed": 1.0})
+    for chance in ("_STUFFED_WORLDS", "_RANKED"):
+        monkeypatch.setattr(mixture, chance, 0.0)
+    monkeypatch.setattr(mixture, "_TWINS", 1.0)
+    batch = MiniData(model.codec, steps=1, tokens=6000, context=1024, seed=3)[0]
+    text = model.tokenizer.decode(batch.input_ids.flatten().tolist())
+    prompts = [prompt for prompt in text.split(model.tokenizer.bos_token) if prompt.count("metres high") > 1]
+    assert prompts
+    assert not any("is the tower" in prompt.casefold() for prompt in prompts)
 
 
 def test_the_smallest_step_has_something_to_learn_from(model: OneGen) -> None:
