@@ -41,8 +41,8 @@ _SCHEDULE: tuple[tuple[float, dict[str, float]], ...] = (
     (
         1.0,
         {
-            "drill": 0.005, "world": 0.08, "two_hop": 0.04, "scene": 0.33, "scene_hops": 0.125, "stuffed": 0.225,
-            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.035, "squad": 0.08,
+            "drill": 0.005, "world": 0.08, "two_hop": 0.04, "scene": 0.33, "scene_hops": 0.125, "stuffed": 0.265,
+            "follow_up": 0.02, "plain": 0.015, "condense": 0.015, "nothing": 0.01, "tool": 0.035, "squad": 0.04,
             "cloze": 0.015, "text": 0.005,
         },
     ),
@@ -56,7 +56,8 @@ _LONG_STEPS = 0.2  # share of the steps with long rows
 _TITLED = 0.5  # share of the scenes' documents that come with their title apart, as stores hand them over
 _DESCRIBED = 0.2  # share of the others with metadata above the text
 _STUFFED_WORLDS = 0.2  # share of the prompts with documents that have those of a world
-_RANKED = 0.5  # share of the others in which the document that answers comes first
+_STUFFED_PARAGRAPHS = 0.12  # share of those that have paragraphs of real text
+_RANKED = 0.75  # share of the prompts with documents, worlds aside, in which the one that answers comes first
 _TWINS = 0.4  # share of the scenes with others beside them that have themselves there, drawn anew
 _ACCOMPANIED = 0.12  # share of the scenes' documents that are spliced in with one beside them
 _MOST_STUFFED = 5  # documents in a prompt
@@ -253,11 +254,34 @@ class _Draw:
         return draw_scene(scene, key, self._names, self.rng, titled=titled, described=described)
 
     def _make_stuffed(self, key: str) -> TrainingSequence | None:
-        """Documents in one prompt: of a world, or of a scene with others beside it that could be taken for it."""
-        if self.rng.random() < _STUFFED_WORLDS:
-            stated = self.rng.sample(self._world.passages, k=self.rng.randint(1, _MOST_STUFFED))
-            pairs = [(q.text, q.answer) for passage in stated for q in self._world.questions(passage)]
-            return self._stuffed([passage.text for passage in stated], pairs)
+        """Documents in one prompt, and questions about them."""
+        draw = self.rng.random()
+        if draw < _STUFFED_WORLDS:
+            return self._stuffed_world()
+        if draw < _STUFFED_WORLDS + _STUFFED_PARAGRAPHS and self._real is not None:
+            return self._stuffed_paragraphs(self._real, key)
+        return self._stuffed_scenes(key)
+
+    def _stuffed_world(self) -> TrainingSequence | None:
+        stated = self.rng.sample(self._world.passages, k=self.rng.randint(1, _MOST_STUFFED))
+        pairs = [(q.text, q.answer) for passage in stated for q in self._world.questions(passage)]
+        return self._stuffed([passage.text for passage in stated], pairs)
+
+    def _stuffed_paragraphs(self, real: RealText, key: str) -> TrainingSequence | None:
+        """A paragraph with its questions, passages about other things beside it; all with their titles, or none."""
+        length = self.rng.choice(_WINDOWS)
+        paragraph = self.rng.choice(self.rng.choice(real.articles))
+        reading = real.reading(self.rng, key, paragraph, length)
+        titled = self.rng.random() < _TITLED
+        documents = [(paragraph.title, reading.passage.text)]
+        documents += [real.excerpt(self.rng, length) for _ in range(self.rng.randint(1, 3))]
+        texts = [f"title: {title}\n\n{text}" if titled else text for title, text in documents]
+        if self.rng.random() >= _RANKED:
+            self.rng.shuffle(texts)
+        return self._stuffed(texts, [(ask.question, ask.answer) for ask in reading.asked])
+
+    def _stuffed_scenes(self, key: str) -> TrainingSequence | None:
+        """Documents of a scene, and beside them others that could be taken for them."""
         described = self.rng.choice((0.0, 0.0, 1.0))  # a framework writes all documents of a prompt alike
         scene = self.rng.choice(scene_bank())
         scenes = [
@@ -332,9 +356,6 @@ class _Draw:
     def _reading(self, reading: Reading | None) -> TrainingSequence | None:
         if reading is None:
             return None
-        if self.rng.random() < 0.15:
-            pairs = [(ask.question, ask.answer) for ask in reading.asked]
-            return self._build.plain(dialogues.stuffed([reading.passage.text], pairs, self.rng))
         asks = [Ask(noisy(ask.question, self.rng), ask.answer, 0, ask.sentence) for ask in reading.asked]
         return self._build.one_hop([reading.passage], asks, passage_weight=_READING_WEIGHT)
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from onegen_integrations.training.precision import training_dtype
+
 
 class StackedMuon(Muon):
     """`torch.optim.Muon` with all matrices of one shape stepped together, where each alone is too small for a GPU.
@@ -50,7 +52,7 @@ def orthogonal(matrices: Tensor, coefficients: tuple[float, float, float], steps
     """Matrices [N, A, B] with their singular values brought near 1, by Newton and Schulz (Jordan et al. 2024)."""
     a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT.bfloat16() if tall else matrices.bfloat16()
+    x = (matrices.mT if tall else matrices).to(training_dtype(matrices.device.type))
     x = x / x.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT

@@ -111,6 +111,12 @@ class RealText:
         asked = rng.sample(within, k=min(len(within), _MOST_ASKED))
         return Reading(passage, tuple(replace(ask, sentence=ask.sentence - first) for ask in asked))
 
+    def excerpt(self, rng: Random, length: int) -> tuple[str, str]:
+        """Title and about `length` characters of a passage of an encyclopedia, in whole sentences."""
+        title, text = rng.choice(self.passages)
+        sentences = split_sentences(text)
+        return title, "".join(_window(sentences, rng.randrange(len(sentences)), length, rng)[0])
+
     def prose(self, rng: Random, length: int) -> str:
         """About `length` characters of plain text, of an encyclopedia or of a novel, from a word's beginning on."""
         if rng.random() < 0.5:

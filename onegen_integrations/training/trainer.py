@@ -20,6 +20,7 @@ from onegen_integrations.config import OneGenConfig
 from onegen_integrations.engine.forward import Forward
 from onegen_integrations.training.losses import bpr, cosine, info_nce, next_token
 from onegen_integrations.training.pointing import PointerHead
+from onegen_integrations.training.precision import training_dtype
 from onegen_integrations.training.sequences import IGNORE, Batch
 
 
@@ -110,7 +111,7 @@ class OneGenTrainer(Trainer):
 
 
 def training_arguments(output: str | Path, steps: int, **settings: Any) -> TrainingArguments:
-    """Settings that every training of this package shares: bf16 arithmetic, batches in order, resumable.
+    """Settings that every training of this package shares: mixed precision, batches in order, resumable.
 
     Raises:
         ImportError: the extra `train` is not installed.
@@ -123,7 +124,7 @@ def training_arguments(output: str | Path, steps: int, **settings: Any) -> Train
         output_dir=str(output),
         max_steps=steps,
         per_device_train_batch_size=1,
-        bf16=True,
+        bf16=training_dtype("cuda" if on_gpu else "cpu") == torch.bfloat16,
         use_cpu=not on_gpu,
         save_total_limit=2,
         report_to="none",

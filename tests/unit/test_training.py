@@ -29,6 +29,7 @@ from onegen_integrations.training.initialise import add_retrieval_tokens
 from onegen_integrations.training.losses import bpr, cosine, info_nce
 from onegen_integrations.training.mixture import MiniData, shares
 from onegen_integrations.training.optimizer import StackedMuon
+from onegen_integrations.training.precision import training_dtype
 from onegen_integrations.training.published import PublishedData
 from onegen_integrations.training.real_text import RealText, TextPassage, read_novels, split_sentences
 from onegen_integrations.training.recipe import Recipe, add_dropout, average_with, compile_layers, train_mini
@@ -264,7 +265,9 @@ def test_novels_are_read_paragraph_by_paragraph(tmp_path: Path) -> None:
     assert list(read_novels(tmp_path / "novels.tar.xz")) == ["ONE\nIt was a dark night.\nThe end."]
 
 
-def test_questions_about_real_text_know_the_sentence_that_answers_them(tmp_path: Path) -> None:
+@pytest.fixture
+def public_data(tmp_path: Path) -> Path:
+    """A folder of the data sets, with one paragraph and one passage."""
     context = (
         "The rector is the Rev. Ilse Brandt. Norvia exports oats. Its capital is Tolmar. Ships leave it on Friday."
     )
@@ -284,8 +287,11 @@ def test_questions_about_real_text_know_the_sentence_that_answers_them(tmp_path:
     with gzip.open(tmp_path / "entityquestions" / "train.jsonl.gz", "wt") as file:
         file.write("")
     (tmp_path / "entityquestions" / "relation_query_templates.json").write_text("{}")
+    return tmp_path
 
-    real = RealText(tmp_path)
+
+def test_questions_about_real_text_know_the_sentence_that_answers_them(public_data: Path) -> None:
+    real = RealText(public_data)
     [[paragraph]] = real.articles
     assert [ask.answer for ask in paragraph.asked] == ["oats", "Tolmar", "Friday"]
     titles = set()
@@ -296,6 +302,22 @@ def test_questions_about_real_text_know_the_sentence_that_answers_them(tmp_path:
             assert all(ask.answer in found.passage.sentences[ask.sentence] for ask in found.asked)
             titles.add(found.passage.title)
     assert titles == {"", "Land of Norvia", "Oats"}
+
+
+def test_prompts_of_real_text_have_other_passages_beside_the_paragraph(
+    model: OneGen, public_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixture, "shares", lambda *_, **__: {"stuffed": 1.0})
+    monkeypatch.setattr(mixture, "_STUFFED_WORLDS", 0.0)
+    monkeypatch.setattr(mixture, "_STUFFED_PARAGRAPHS", 1.0)
+    data = MiniData(model.codec, steps=1, tokens=6000, context=1024, seed=3, real_text=RealText(public_data))
+    text = model.tokenizer.decode(data[0].input_ids.flatten().tolist())
+    prompts = text.split(model.tokenizer.bos_token)[1:]
+    assert len(prompts) > 5
+    assert all("Norvia has grown oats" in prompt for prompt in prompts)
+    titled = [prompt for prompt in prompts if "title: Land of Norvia" in prompt]
+    assert 0 < len(titled) < len(prompts)
+    assert all(("title: Oats" in prompt) == (prompt in titled) for prompt in prompts)
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -319,6 +341,22 @@ def test_stacked_matrices_are_stepped_as_torch_steps_each() -> None:
             optimizer.step()
     for mine, theirs in zip(stacked, single, strict=True):
         torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("device", "has", "dtype"),
+    [
+        ("cuda", {}, torch.bfloat16),
+        ("cpu", {"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ("cpu", {"neon": True, "bf16": True}, torch.bfloat16),
+        ("cpu", {"avx512_f": True, "avx512_bf16": False}, torch.float32),
+    ],
+)
+def test_a_processor_without_bfloat16_trains_in_float32(
+    device: str, has: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert training_dtype(device) == dtype
 
 
 def test_dropout_is_there_in_training_alone(model: OneGen) -> None:
