@@ -135,7 +135,7 @@ def presets() -> str:
 def scripts() -> str:
     """The scripts in `benchmarks/`, with what they say about themselves."""
     sections = []
-    for path in sorted(BENCHMARKS.glob("*.py")):
+    for path in sorted(BENCHMARKS.glob("[!_]*.py")):
         summary, _, rest = (
             ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         ).partition("\n\n")
