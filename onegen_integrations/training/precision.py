@@ -8,7 +8,7 @@ _MULTIPLIES_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")  # of x86 processors,
 
 
 def training_dtype(device: str) -> torch.dtype:
-    """bfloat16, but float32 on a processor that has to emulate it.
+    """bfloat16, but float32 on a processor that has to emulate it, where bfloat16 takes several times as long.
 
     device: its type, "cpu" or "cuda".
     """

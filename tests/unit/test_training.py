@@ -411,7 +411,11 @@ def test_training_stopped_and_resumed_equals_training_in_one_go(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_the_recipe_writes_a_checkpoint_that_loads_anywhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_the_recipe_writes_a_checkpoint_that_loads_anywhere(
+    tmp_path: Path, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bfloat16})
     folder = train_mini(tmp_path, recipe=dataclasses.replace(SMALL, steps=2))
     plain = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
