@@ -63,7 +63,7 @@ def main() -> None:
     base = demo_questions()
     llm = OneGenLLM(model=args.model, max_tokens=64)
     documents = [Document(id=p.id, page_content=p.text, metadata=dict(p.metadata)) for p in base.passages]
-    store = OneGenChroma.from_documents(documents, llm, collection_name="demo")
+    store = OneGenChroma.from_documents(documents, llm, collection_name="demo", titles=True)
     compare(chains(llm, store, args.k), evenly([q for q in base.questions if q.hops == 1], args.questions))
 
 

@@ -34,7 +34,12 @@ class Passage:
     @property
     def title(self) -> str:
         """The title in the metadata, or an empty string."""
-        return str(self.metadata.get("title") or "")
+        return title_of(self.metadata)
+
+
+def title_of(metadata: Mapping[str, Any] | None) -> str:
+    """The title in the metadata of a document, or an empty string."""
+    return str((metadata or {}).get("title") or "")
 
 
 @dataclass(frozen=True)

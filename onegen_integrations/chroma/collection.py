@@ -25,6 +25,7 @@ SPACE: Final = "cosine"
 FINGERPRINT = "onegen:fingerprint"
 MODEL = "onegen:model"
 FRAGMENTS = "onegen:fragments"
+TITLES = "onegen:titles"
 MOST_NUMBERS = 2**20  # in the vectors of one call: a Chroma server refuses requests of more than 40 MB
 _SAME = 0.999  # cosine of two vectors that one model has made of one text, in whatever arithmetic
 _ANOTHER = "use another collection name and add the passages there."
@@ -67,18 +68,21 @@ def open_collection(
     model: OneGen,
     *,
     fragments: bool = False,
+    titles: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> chromadb.Collection:
     """Open the collection `name`, or create it, so that it holds vectors of `model` and of no other.
 
     The collection compares by cosine similarity and has no embedding function of its own. Its metadata hold the
-    fingerprint and the name of the model; an empty collection without a fingerprint gets them.
+    fingerprint and the name of the model, and what vectors are made of; an empty collection without a fingerprint gets
+    them.
 
     Args:
         client: of the database.
         name: 3 to 512 letters, digits, `.`, `_` and `-`.
         model: makes all vectors of the collection.
         fragments: whether passages have one vector for each fragment; a collection keeps to one way.
+        titles: whether the vectors of a collection that is created are made of titles and texts, see `has_titles`.
         metadata: further entries for a collection that is created.
 
     Raises:
@@ -86,7 +90,7 @@ def open_collection(
         PassageStoreError: it compares in another way than by cosine similarity, or Chroma failed.
         InvalidInputError: the name is not allowed, or the collection treats fragments otherwise.
     """
-    mine = {FINGERPRINT: model.fingerprint, MODEL: model.name, FRAGMENTS: fragments}
+    mine = {FINGERPRINT: model.fingerprint, MODEL: model.name, FRAGMENTS: fragments, TITLES: titles}
     with store_errors(f"open the collection {name!r}"):
         try:
             collection = client.get_or_create_collection(
@@ -114,6 +118,11 @@ def space_of(collection: chromadb.Collection) -> str:
     """How a collection compares: "cosine", "l2" or "ip"."""
     configuration = collection.configuration_json
     return str((configuration.get("hnsw") or configuration.get("spann") or {}).get("space", "l2"))
+
+
+def has_titles(collection: chromadb.Collection) -> bool:
+    """Whether the vectors of a collection are made of the `title` in the metadata and the text, not of text alone."""
+    return bool((collection.metadata or {}).get(TITLES))
 
 
 def rows_per_call(client: ClientAPI, model: OneGen) -> int:

@@ -71,7 +71,7 @@ class ChromaPassages:
         opened = client_of(path, client)
         self._model = model
         self._split = fragments
-        self._collection = open_collection(opened, collection, model, fragments=fragments is not None)
+        self._collection = open_collection(opened, collection, model, fragments=fragments is not None, titles=True)
         self._batch_size = rows_per_call(opened, model)
 
     def add(self, passages: Iterable[Passage], *, show_progress: bool = False) -> None:

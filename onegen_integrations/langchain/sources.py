@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from onegen_integrations.chroma import check_owner, check_sample
-from onegen_integrations.chroma.collection import space_of
+from onegen_integrations.chroma.collection import has_titles, space_of
 from onegen_integrations.errors import FingerprintMismatchError, InvalidInputError
 from onegen_integrations.passages import ScoredPassage, Vectors
 
@@ -26,7 +26,8 @@ _FAISS_L2 = 1  # faiss.METRIC_L2, whatever LangChain's `distance_strategy` says
 class VectorStorePassages:
     """A `PassageSource` over any LangChain vector store that can be searched by vector.
 
-    A document's text is what is spliced into an answer. Where it has no id, its metadata `id` or its text is it.
+    A document's text is what is spliced into an answer, with its title where a Chroma collection has vectors of both
+    (see `OneGenChroma`). Where it has no id, its metadata `id` or its text is it.
 
     Args:
         vectorstore: `Chroma` (also `OneGenChroma`), `InMemoryVectorStore`, FAISS, or another one with
@@ -49,13 +50,19 @@ class VectorStorePassages:
         self._search, self.gives_cosines = _search_of(vectorstore)
         self._search_kwargs = search_kwargs
         _check_owner(vectorstore, model)
+        titled = isinstance(vectorstore, Chroma) and has_titles(vectorstore._collection)  # noqa: SLF001 (no public name)
+        self._kind = ScoredPassage if titled else _Untitled
 
     def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
         """The k best documents for each query vector [n, dim], best first; fewer where the store has fewer."""
         return [
-            [_passage(document, score) for document, score in self._search(vector.tolist(), k, **self._search_kwargs)]
+            [self._passage(doc, score) for doc, score in self._search(vector.tolist(), k, **self._search_kwargs)]
             for vector in vectors
         ]
+
+    def _passage(self, document: Document, score: float) -> ScoredPassage:
+        own_id = document.id or document.metadata.get("id") or document.page_content
+        return self._kind(str(own_id), document.page_content, document.metadata, score)
 
     def with_settings(self, **search_kwargs: Any) -> VectorStorePassages:
         """The same store with these settings of a search, without checking it again."""
@@ -76,11 +83,6 @@ def document_of(passage: ScoredPassage, query: str) -> Document:
     """A passage as LangChain's document; its metadata hold the score and the query that found it, too."""
     metadata = {**passage.metadata, "relevance_score": passage.score, "retrieval_query": query}
     return Document(id=passage.id, page_content=passage.text, metadata=metadata)
-
-
-def _passage(document: Document, score: float) -> ScoredPassage:
-    own_id = document.id or document.metadata.get("id") or document.page_content
-    return _Untitled(str(own_id), document.page_content, document.metadata, score)
 
 
 def _search_of(vectorstore: VectorStore) -> tuple[Callable[..., Scored], bool]:

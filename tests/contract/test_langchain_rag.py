@@ -34,9 +34,17 @@ from langgraph.store.memory import InMemoryStore
 from pydantic import ValidationError
 from typing_extensions import TypedDict
 
-from onegen_integrations import FingerprintMismatchError, InvalidInputError, OneGen, PassageSourceError
+from onegen_integrations import (
+    FingerprintMismatchError,
+    InvalidInputError,
+    MemoryPassages,
+    OneGen,
+    Passage,
+    PassageSourceError,
+)
+from onegen_integrations.chroma import ChromaPassages, open_database
 from onegen_integrations.evaluation.mini import demo_questions
-from onegen_integrations.langchain import OneGenChroma, OneGenEmbeddings, OneGenLLM, OneGenRAG
+from onegen_integrations.langchain import OneGenChroma, OneGenEmbeddings, OneGenLLM, OneGenRAG, VectorStorePassages
 from onegen_integrations.passages import ScoredPassage
 
 PASSAGES = demo_questions().passages[:60]
@@ -271,6 +279,58 @@ def test_a_document_that_is_added_again_keeps_nothing_of_its_old_metadata(llm: O
     assert len(store.add_texts(["Three.", "Four."], ids=[None, None])) == 2
     store.add_texts(["Two.", "Five."], metadatas=[{"v": 5}], ids=["b", "c"])
     assert store.get(["b", "c"])["metadatas"] == [{"v": 5}, None]
+
+
+def stored_vectors(store: OneGenChroma, ids: list[str]) -> np.ndarray:
+    rows = store.get(ids, include=["embeddings"])
+    return np.array([rows["embeddings"][rows["ids"].index(key)] for key in ids])
+
+
+def test_titles_are_embedded_and_read_where_the_collection_was_created_so(llm: OneGenLLM, tmp_path: Path) -> None:
+    """What has a title is embedded with it, however it is written, and whoever opens the collection again."""
+    folder = str(tmp_path)
+    given = [
+        Document("It is 212 km long.", id="river", metadata={"title": "River Esk"}),
+        Document("It opens at 11:30.", id="canteen", metadata={"title": "Canteen", "floor": 2}),
+        Document("Visitors register at the desk.", id="bare"),
+    ]
+    OneGenChroma.from_documents(given[:2], llm, persist_directory=folder, titles=True)
+    store = OneGenChroma(embedding_function=OneGenEmbeddings(llm=llm), persist_directory=folder)
+    store.add_documents(given[2:])
+    store.update_document("canteen", Document("It opens at 12:00.", metadata={"floor": 3}))
+    ids, titles = ["river", "canteen", "bare"], ["River Esk", "Canteen", ""]
+    texts = ["It is 212 km long.", "It opens at 12:00.", "Visitors register at the desk."]
+    assert stored_vectors(store, ids) == pytest.approx(llm.onegen.embed_documents(texts, titles=titles), abs=1e-5)
+    assert store.get("canteen")["metadatas"] == [{"title": "Canteen", "floor": 3}]
+    plain = Chroma(embedding_function=llm, persist_directory=folder)
+    for opened in (store, plain):
+        [found] = VectorStorePassages(opened, llm.onegen).search(llm.onegen.embed_queries(["How long is the Esk?"]), 3)
+        assert {passage.id: passage.title for passage in found} == dict(zip(ids, titles, strict=True))
+    rag = OneGenRAG(llm=llm, vectorstore=store, retrieval="always", max_retrievals=1)
+    passages = MemoryPassages(llm.onegen)
+    passages.add([Passage(d.id, d.page_content, d.metadata) for d in given])
+    same = OneGenRAG(llm=llm, passages=passages, retrieval="always", max_retrievals=1)
+    question = "How long is the River Esk?"
+    read, wanted = (chain.invoke(question)["usage_metadata"]["input_tokens"] for chain in (rag, same))
+    assert read == wanted
+
+
+def test_titles_count_in_a_collection_of_passages(llm: OneGenLLM, tmp_path: Path) -> None:
+    client = open_database(tmp_path)
+    passages = ChromaPassages(llm.onegen, client=client, collection="esk")
+    passages.add([Passage("river", "It is 212 km long.", {"title": "River Esk"})])
+    store = OneGenChroma("esk", llm, client=client)
+    store.add_documents([Document("It is 212 km long.", id="same", metadata={"title": "River Esk"})])
+    first, second = stored_vectors(store, ["river", "same"])
+    assert first == pytest.approx(second, abs=1e-5)
+
+
+@pytest.mark.parametrize("titles", [True, False])
+def test_a_collection_keeps_to_its_way_with_titles(llm: OneGenLLM, tmp_path: Path, titles: bool) -> None:
+    OneGenChroma.from_texts(["One."], llm, persist_directory=str(tmp_path), titles=titles)
+    with pytest.raises(InvalidInputError, match=f"created with titles={titles}"):
+        OneGenChroma.from_texts(["Two."], llm, persist_directory=str(tmp_path), titles=not titles)
+    assert OneGenChroma.from_texts(["Two."], llm, persist_directory=str(tmp_path)).similarity_search("Two", k=2)
 
 
 def test_more_documents_than_one_call_of_chroma_takes(tiny_folder: Path, tmp_path: Path) -> None:
