@@ -60,15 +60,15 @@ class VectorStorePassages:
             for vector in vectors
         ]
 
-    def _passage(self, document: Document, score: float) -> ScoredPassage:
-        own_id = document.id or document.metadata.get("id") or document.page_content
-        return self._kind(str(own_id), document.page_content, document.metadata, score)
-
     def with_settings(self, **search_kwargs: Any) -> VectorStorePassages:
         """The same store with these settings of a search, without checking it again."""
         other = copy(self)
         other._search_kwargs = search_kwargs  # noqa: SLF001 (its own class)
         return other
+
+    def _passage(self, document: Document, score: float) -> ScoredPassage:
+        own_id = document.id or document.metadata.get("id") or document.page_content
+        return self._kind(str(own_id), document.page_content, document.metadata, score)
 
 
 class _Untitled(ScoredPassage):

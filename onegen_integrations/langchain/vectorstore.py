@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _Titling(Embeddings):
-    """Embeds texts with their titles."""
+    """Embeds texts with their titles: one each, in the same order; texts beyond them have none."""
 
     def __init__(self, model: OneGen, titles: Sequence[str]) -> None:
         self._model = model
@@ -147,7 +147,7 @@ class OneGenChroma(Chroma):
         return (slice(start, start + size) for start in range(0, count, size))
 
     def _titling(self, metadatas: Sequence[Mapping[str, Any] | None]) -> OneGenChroma:
-        """This store, or where its vectors are made of titles, too, one that embeds texts with these metadata."""
+        """This store, or where its vectors are made of titles, too, a copy that embeds with the titles in `metadatas`."""
         if not has_titles(self._collection):
             return self
         store = copy(self)
