@@ -147,7 +147,7 @@ class OneGenChroma(Chroma):
         return (slice(start, start + size) for start in range(0, count, size))
 
     def _titling(self, metadatas: Sequence[Mapping[str, Any] | None]) -> OneGenChroma:
-        """This store, or where its vectors are made of titles, too, a copy that embeds with the titles in `metadatas`."""
+        """This store, or where its vectors are made of titles, too, a copy that embeds with those in `metadatas`."""
         if not has_titles(self._collection):
             return self
         store = copy(self)
