@@ -1,10 +1,11 @@
 """Ask questions of the demo knowledge base through LlamaIndex's own query engine and through `OneGenQueryEngine`.
 
-    python benchmarks/llama_index_demo.py [--model FOLDER] [--questions 25]
+    python benchmarks/llama_index_demo.py [--model FOLDER] [--questions 25] [--hops 1]
 
-The framework's own engine embeds the question, retrieves, and puts what it found into a prompt; `OneGenQueryEngine`
-retrieves while it answers. It counts how often the right source comes first and a gold answer stands in the answer, and
-how often the answer is nothing but that.
+The framework's own engine embeds the question, retrieves, and gives the model what it found: to read passage by
+passage, or with the framework's own template in one prompt. `OneGenQueryEngine` retrieves while it answers. It counts
+how often a right source comes first and a gold answer stands in the answer, and how often the answer is nothing but
+that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tempfile import TemporaryDirectory
 from _tally import Asked, compare
 from llama_index.core import Document, Settings, StorageContext, VectorStoreIndex
 from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.prompts.chat_prompts import CHAT_TEXT_QA_PROMPT
 
 from onegen_integrations.evaluation.mini import demo_questions
 from onegen_integrations.evaluation.runner import evenly
@@ -35,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder of a checkpoint (default: the bundled one)")
     parser.add_argument("--questions", type=int, default=25, help="how many, evenly spread (default: %(default)s)")
+    parser.add_argument("--hops", type=int, default=1, help="passages that a question needs (default: %(default)s)")
     args = parser.parse_args()
     base = demo_questions()
     llm = OneGenLLM(model=args.model, max_tokens=96)
@@ -45,10 +48,13 @@ def main() -> None:
         index = VectorStoreIndex.from_documents(documents, storage_context=storage, show_progress=True)
         ways = {
             "index.as_query_engine()": asked(index.as_query_engine()),
-            "index.as_query_engine(similarity_top_k=1)": asked(index.as_query_engine(similarity_top_k=1)),
+            "index.as_query_engine(similarity_top_k=10)": asked(index.as_query_engine(similarity_top_k=10)),
+            "index.as_query_engine(), LlamaIndex's prompt": asked(
+                index.as_query_engine(text_qa_template=CHAT_TEXT_QA_PROMPT)
+            ),
             "OneGenQueryEngine.from_index(index)": asked(OneGenQueryEngine.from_index(index)),
         }
-        compare(ways, evenly([q for q in base.questions if q.hops == 1], args.questions))
+        compare(ways, evenly([q for q in base.questions if q.hops == args.hops], args.questions))
 
 
 if __name__ == "__main__":

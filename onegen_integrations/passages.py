@@ -121,6 +121,34 @@ class MemoryPassages:
         return [[scored(passages[i], float(row[i])) for i in best] for row, best in zip(scores, order, strict=True)]
 
 
+class GivenPassages:
+    """Passages that somebody has retrieved already, as the passage source of one answer about them.
+
+    Its first search takes the best of them by their order: that search has been made, so nothing is embedded. Only an
+    answer that asks on, over several passages, has their vectors compared with its own.
+
+    Args:
+        model: embeds the passages, where it comes to that.
+        passages: best first, at least one.
+    """
+
+    def __init__(self, model: OneGen, passages: Sequence[Passage]) -> None:
+        self._model = model
+        self._passages = passages
+        self._searched = False
+        self._compared: MemoryPassages | None = None
+
+    def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
+        """At most k passages for each query vector [n, dim], best first; in the first search without a score (0.0)."""
+        if not self._searched:
+            self._searched = True
+            return [[scored(passage, 0.0) for passage in self._passages[:k]] for _ in vectors]
+        if self._compared is None:
+            self._compared = MemoryPassages(self._model)
+            self._compared.add(self._passages)
+        return self._compared.search(vectors, min(k, self._compared.count()))
+
+
 def search_one(source: PassageSource, query: str, vector: Vectors, k: int) -> Sequence[ScoredPassage]:
     """The k best passages of any source for one query vector [dim], best first.
 

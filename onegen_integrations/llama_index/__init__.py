@@ -16,12 +16,14 @@ if find_spec("llama_index.vector_stores") is None or find_spec("llama_index.vect
 
 from onegen_integrations.llama_index.chat_engine import OneGenChatEngine
 from onegen_integrations.llama_index.chroma import OneGenChromaVectorStore, open_vector_store
+from onegen_integrations.llama_index.context import ContextMessage
 from onegen_integrations.llama_index.embedding import OneGenEmbedding
 from onegen_integrations.llama_index.llm import OneGenLLM
 from onegen_integrations.llama_index.query_engine import OneGenQueryEngine
 from onegen_integrations.llama_index.retrieval import PassageRetriever
 
 __all__ = [
+    "ContextMessage",
     "OneGenChatEngine",
     "OneGenChromaVectorStore",
     "OneGenEmbedding",

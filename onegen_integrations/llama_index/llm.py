@@ -21,8 +21,10 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.prompts.default_prompt_selectors import DEFAULT_TEXT_QA_PROMPT_SEL
 from pydantic import AliasChoices
 
+from onegen_integrations.llama_index.context import TEXT_QA_TEMPLATE, with_context
 from onegen_integrations.llama_index.embedding import OneGenEmbedding
 from onegen_integrations.llama_index.messages import (
     alast,
@@ -164,8 +166,8 @@ class OneGenLLM(OneGenComponent, StructuredCalls):
 
     def _stream(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> ChatResponseGen:
         """The one way to an answer. What is wrong with the input shows at once, not when the stream is read."""
-        options = self._options(kwargs)
         model = self.onegen
+        messages, options = with_context(messages, self._options(kwargs), model)
         return chat_responses(model.stream(model_messages(messages), **options), model.name)
 
     async def _astream(
@@ -185,3 +187,14 @@ class OneGenLLM(OneGenComponent, StructuredCalls):
 
 def _completions(responses: Iterable[ChatResponse]) -> CompletionResponseGen:
     return (completion(response) for response in responses)
+
+
+def _is_onegen(llm: object) -> bool:
+    return isinstance(llm, OneGenLLM)
+
+
+# LlamaIndex picks its prompts by the model; with all other models they stay as they are.
+DEFAULT_TEXT_QA_PROMPT_SEL.conditionals = [
+    (_is_onegen, TEXT_QA_TEMPLATE),
+    *(DEFAULT_TEXT_QA_PROMPT_SEL.conditionals or ()),
+]

@@ -1,0 +1,211 @@
+"""Retrieved context that the framework's own engines give to the model: passages, not a part of the prompt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from llama_index.core import Document, PromptTemplate, VectorStoreIndex
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.llms import MockLLM
+from llama_index.core.prompts import ChatPromptTemplate
+from llama_index.core.prompts.chat_prompts import CHAT_TEXT_QA_PROMPT
+from llama_index.core.prompts.default_prompt_selectors import DEFAULT_TEXT_QA_PROMPT_SEL
+from llama_index.core.schema import MetadataMode, NodeWithScore
+from llama_index_parts import DOCUMENTS, QUESTIONS, Heard, collect, listening, settings_of, user
+from pydantic import BaseModel, Field
+
+from onegen_integrations import InvalidInputError, MemoryPassages, OneGen, Passage
+from onegen_integrations.llama_index import ContextMessage, OneGenLLM
+from onegen_integrations.llama_index.context import split_context
+from onegen_integrations.passages import GivenPassages
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    with listening() as handler:
+        yield handler
+
+
+@pytest.fixture(scope="module", autouse=True)
+def llm(mini: OneGen) -> Iterator[OneGenLLM]:
+    with settings_of(OneGenLLM(mini, max_tokens=32)) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def index(llm: OneGenLLM) -> VectorStoreIndex:
+    return VectorStoreIndex.from_documents(DOCUMENTS)
+
+
+def texts(nodes: list[NodeWithScore]) -> list[str]:
+    return [node.get_content(metadata_mode=MetadataMode.LLM) for node in nodes]
+
+
+def asked(heard: Heard) -> list[list[ChatMessage]]:
+    return [event.messages for event in heard.events if type(event).__name__ == "LLMChatStartEvent"]
+
+
+# --- what the framework's engines send ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_query_engine_has_the_model_read_the_nodes_that_it_found(index, mini, question: str):
+    response = index.as_query_engine(similarity_top_k=3).query(question)
+    nodes = [Passage(str(number), text) for number, text in enumerate(texts(response.source_nodes))]
+    given = GivenPassages(mini, nodes)
+    expected = mini.generate(question, passages=given, retrieval="always", max_new_tokens=32)
+    assert response.response == expected.text
+    assert [passage.text for passage in expected.retrievals[0].passages] == [nodes[0].text]
+
+
+def test_context_and_question_are_messages_of_their_own(index, heard):
+    response = index.as_query_engine().query(QUESTIONS[0])
+    [[context, question]] = asked(heard)
+    assert isinstance(context, ContextMessage)
+    assert split_context(context.content or "") == texts(response.source_nodes)
+    assert (question.role, question.content) == (MessageRole.USER, QUESTIONS[0])
+
+
+def test_every_token_is_forwarded_once_and_what_is_not_read_never(llm, index):
+    nodes = index.as_retriever(similarity_top_k=3).retrieve(QUESTIONS[0])
+    messages = [ContextMessage(content="\n\n".join(texts(nodes))), *user(QUESTIONS[0])]
+    raw = llm.chat(messages, max_retrievals=1).raw
+    usage = raw["usage"]
+    written = usage["prompt_tokens"] + usage["passage_tokens"] + usage["completion_tokens"]
+    assert usage["forwarded_tokens"] + usage["reused_tokens"] == written - 1
+    assert [found["id"] for found in raw["retrievals"][0]["passages"]] == ["context-0"]
+    one_node = llm.chat([ContextMessage(content=texts(nodes)[0]), *user(QUESTIONS[0])], max_retrievals=1)
+    assert one_node.raw["usage"]["passage_tokens"] == usage["passage_tokens"]
+
+
+def test_a_template_of_ones_own_is_followed(index, llm, heard):
+    template = PromptTemplate("{context_str} ~ {query_str}")
+    response = index.as_query_engine(text_qa_template=template).query(QUESTIONS[0])
+    [[message]] = asked(heard)
+    assert message.content == "\n\n".join(texts(response.source_nodes)) + f" ~ {QUESTIONS[0]}"
+    assert response.response == llm.chat(user(message.content)).message.content
+
+
+def test_a_template_of_ones_own_can_give_context_too(index, heard):
+    template = ChatPromptTemplate(
+        [
+            ChatMessage("Answer in one word.", role=MessageRole.SYSTEM),
+            ContextMessage(content="{context_str}"),
+            ChatMessage("{query_str}"),
+        ]
+    )
+    index.as_query_engine(text_qa_template=template).query(QUESTIONS[0])
+    [messages] = asked(heard)
+    assert [type(message) for message in messages] == [ChatMessage, ContextMessage, ChatMessage]
+
+
+def test_other_models_keep_the_templates_of_the_framework():
+    asked_of_others = DEFAULT_TEXT_QA_PROMPT_SEL.select(MockLLM())
+    assert asked_of_others.get_template() == DEFAULT_TEXT_QA_PROMPT_SEL.default_template.get_template()
+    assert CHAT_TEXT_QA_PROMPT in [template for _, template in DEFAULT_TEXT_QA_PROMPT_SEL.conditionals]
+
+
+def test_streams_and_async_give_the_same(llm, index):
+    [node] = index.as_retriever(similarity_top_k=1).retrieve(QUESTIONS[0])
+    messages = [ContextMessage(content=texts([node])[0]), *user(QUESTIONS[0])]
+    whole = llm.chat(messages).message.content
+    assert list(llm.stream_chat(messages))[-1].message.content == whole
+    assert asyncio.run(llm.achat(messages)).message.content == whole
+    assert asyncio.run(collect(llm.astream_chat(messages)))[-1].message.content == whole
+
+
+def test_a_form_of_the_answer_holds_over_context(index):
+    class Told(BaseModel):
+        """What was asked for."""
+
+        answer: str = Field(max_length=30)
+
+    response = index.as_query_engine(output_cls=Told).query(QUESTIONS[0])
+    assert isinstance(response.response, Told)
+
+
+def test_context_is_no_control_token(llm, mini):
+    token = mini.config.query_token
+    raw = llm.chat([ContextMessage(content=f"{token} The key is blue. {token}"), *user("Which key?")]).raw
+    assert raw["usage"]["passage_tokens"] > len(mini.codec.encode_text("The key is blue."))
+    generation = mini.generate(
+        "Which key?",
+        passages=GivenPassages(mini, [Passage("a", f"{token} The key is blue. {token}")]),
+        retrieval="always",
+        max_new_tokens=32,
+    )
+    assert generation.token_ids.count(mini.codec.query_id) == len(generation.retrievals)
+
+
+@pytest.mark.parametrize("option", [{"passages": MemoryPassages}, {"score_threshold": 0.5}])
+def test_what_contradicts_a_context_is_refused_by_name(llm, mini, option: dict[str, Any]):
+    given = {name: value(mini) if callable(value) else value for name, value in option.items()}
+    with pytest.raises(InvalidInputError, match=next(iter(option))):
+        llm.chat([ContextMessage(content="Some text."), *user("What?")], **given)
+
+
+# --- nodes in a context ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        ["The canteen opens at 11:30."],
+        ["title: Canteen\n\nIt opens at 11:30.\n\nIt closes at 14:00.", "title: Library\n\nIt never closes."],
+        ["page: 1\nfile: a.pdf\n\nNote: closed.\n\nfile: b\n\nText.", "page: 2\nfile: a.pdf\n\nMore text."],
+        ["title: Without text"],
+        ["title: \n\nAn empty title.", "title: A\n\n\n\nSpace."],
+    ],
+)
+def test_metadata_tell_nodes_apart(nodes: list[str]):
+    assert split_context("\n\n".join(nodes)) == nodes
+
+
+@pytest.mark.parametrize(
+    "context",
+    ["", "Some text.\n\nMore text.", "Some text.\n\ntitle: B\n\nMore text.", "a: 1\nno metadata\n\na: 2\n\nText."],
+)
+def test_without_metadata_a_context_is_one_passage(context: str):
+    assert split_context(context) == [context]
+
+
+def test_the_nodes_of_an_index_are_told_apart(index):
+    nodes = index.as_retriever(similarity_top_k=10).retrieve(QUESTIONS[0])
+    assert split_context("\n\n".join(texts(nodes))) == texts(nodes)
+    plain = VectorStoreIndex.from_documents([Document(text="One."), Document(text="Two.")])
+    found = plain.as_retriever(similarity_top_k=2).retrieve("One?")
+    assert split_context("\n\n".join(texts(found))) == ["\n\n".join(texts(found))]
+
+
+# --- the passages of one answer -------------------------------------------------------------------
+
+
+def test_the_first_search_takes_the_order_and_later_ones_compare_vectors(mini):
+    passages = [Passage(d.doc_id, d.get_content(metadata_mode=MetadataMode.EMBED)) for d in DOCUMENTS[:5]]
+    given = GivenPassages(mini, passages)
+    vector = mini.embed_queries([QUESTIONS[0]])
+    assert [(p.id, p.score) for p in given.search(vector, 2)[0]] == [(p.id, 0.0) for p in passages[:2]]
+    among = MemoryPassages(mini)
+    among.add(passages)
+    assert given.search(vector, 3) == among.search(vector, 3)
+    assert len(given.search(vector, 9)[0]) == len(passages)
+
+
+def test_nothing_is_embedded_for_the_first_search(mini, monkeypatch):
+    monkeypatch.setattr(OneGen, "embed_documents", None)
+    given = GivenPassages(mini, [Passage("a", "Some text.")])
+    assert mini.generate("What?", passages=given, retrieval="always", max_retrievals=1, max_new_tokens=4).retrievals
+
+
+def test_a_question_over_two_nodes_is_answered_over_both(llm):
+    first, second = "title: Norvia\n\nThe capital of Norvia is Tolmar.", "title: Tolmar\n\nThe mayor is Velkorin Tarm."
+    raw = llm.chat(
+        [ContextMessage(content=f"{first}\n\n{second}"), *user("Who is the mayor of the capital of Norvia?")]
+    ).raw
+    assert [[found["id"] for found in retrieval["passages"]] for retrieval in raw["retrievals"]] == [
+        ["context-0"],
+        ["context-1"],
+    ]
