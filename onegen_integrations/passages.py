@@ -129,19 +129,20 @@ class GivenPassages:
 
     Args:
         model: embeds the passages, where it comes to that.
-        passages: best first, at least one.
+        passages: best first.
+        ranked: whether they are; if not, the first search compares vectors too.
     """
 
-    def __init__(self, model: OneGen, passages: Sequence[Passage]) -> None:
+    def __init__(self, model: OneGen, passages: Sequence[Passage], *, ranked: bool = True) -> None:
         self._model = model
         self._passages = passages
-        self._searched = False
+        self._by_order = ranked or len(passages) == 1
         self._compared: MemoryPassages | None = None
 
     def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
-        """At most k passages for each query vector [n, dim], best first; in the first search without a score (0.0)."""
-        if not self._searched:
-            self._searched = True
+        """At most k passages for each query vector [n, dim], best first; those taken by order have the score 0.0."""
+        if self._by_order or not self._passages:
+            self._by_order = False
             return [[scored(passage, 0.0) for passage in self._passages[:k]] for _ in vectors]
         if self._compared is None:
             self._compared = MemoryPassages(self._model)

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 class ContextMessage(ChatMessage):
     """Retrieved context in a prompt for `OneGenLLM`: the passages that it answers from, best first.
 
-    The first is spliced into the answer after the model's query token; if the model asks on, it searches in all of them
-    by its own vector. Where nodes have metadata above their text, as LlamaIndex writes it, each node is a passage;
-    otherwise all of the context is one. To other models it is a system message.
+    Where nodes have metadata above their text, as LlamaIndex writes it, each node is a passage: the first is spliced
+    into the answer after the model's query token, and if the model asks on, it searches in all of them by its own
+    vector. Without metadata each paragraph is a passage, and every search is by vector. To other models it is a system
+    message.
     """
 
     role: MessageRole = MessageRole.SYSTEM
@@ -40,17 +41,8 @@ TEXT_QA_TEMPLATE = ChatPromptTemplate(
 
 # Metadata as LlamaIndex writes it above the text of a node: one line for each key.
 _METADATA = re.compile(r"(?P<key>[^\n:]+): [^\n]*(\n[^\n:]+: [^\n]*)*")
-
-
-def split_context(context: str) -> list[str]:
-    """The nodes in a context, where metadata tell them apart; joined by an empty line they are the context.
-
-    A node begins with metadata whose first key is that of the first node.
-    """
-    paragraphs = context.split("\n\n")
-    keys = [found["key"] if (found := _METADATA.fullmatch(paragraph)) else None for paragraph in paragraphs]
-    starts = [number for number, key in enumerate(keys) if number == 0 or (key is not None and key == keys[0])]
-    return ["\n\n".join(paragraphs[start:end]) for start, end in zip(starts, [*starts[1:], None], strict=True)]
+# A short line of its own that is no sentence.
+_HEADING = re.compile(r"[^\n]{0,79}[^\n.!?:;…]")
 
 
 def with_context(
@@ -67,7 +59,34 @@ def with_context(
     if taken := sorted({"passages", "score_threshold"} & options.keys()):
         msg = f"A ContextMessage says what an answer is read from, so {taken} cannot be given with it; leave one out."
         raise InvalidInputError(msg)
-    nodes = [node for context in contexts for node in split_context(context)]
-    passages = [Passage(f"context-{number}", node) for number, node in enumerate(nodes)]
     rest = [message for message in messages if not isinstance(message, ContextMessage)]
-    return rest, {"retrieval": "always", **options, "passages": GivenPassages(model, passages)}
+    return rest, {"retrieval": "always", **options, "passages": _source("\n\n".join(contexts), model)}
+
+
+def _source(context: str, model: OneGen) -> GivenPassages:
+    """The passages of a context: its nodes as they are ranked, or else its paragraphs, to be compared."""
+    nodes = nodes_of(context)
+    passages = [Passage(f"context-{number}", text) for number, text in enumerate(nodes or paragraphs_of(context))]
+    return GivenPassages(model, passages, ranked=bool(nodes))
+
+
+def nodes_of(context: str) -> list[str]:
+    """The nodes in a context, if metadata tell them apart: each begins with metadata that have the same first key."""
+    paragraphs = context.split("\n\n")
+    keys = [found["key"] if (found := _METADATA.fullmatch(paragraph)) else None for paragraph in paragraphs]
+    if keys[0] is None:
+        return []
+    return _joined(paragraphs, [key == keys[0] for key in keys])
+
+
+def paragraphs_of(context: str) -> list[str]:
+    """The paragraphs of a context, headings with what they stand above."""
+    paragraphs = [paragraph for paragraph in context.split("\n\n") if paragraph.strip()]
+    headings = [_HEADING.fullmatch(paragraph.strip()) is not None for paragraph in paragraphs]
+    return _joined(paragraphs, [number == 0 or not headings[number - 1] for number in range(len(paragraphs))])
+
+
+def _joined(paragraphs: Sequence[str], begins: Sequence[bool]) -> list[str]:
+    """Paragraphs joined to texts, each up to where the next begins."""
+    starts = [number for number, begin in enumerate(begins) if begin]
+    return ["\n\n".join(paragraphs[start:end]) for start, end in zip(starts, [*starts[1:], None], strict=False)]

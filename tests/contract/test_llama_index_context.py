@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from onegen_integrations import InvalidInputError, MemoryPassages, OneGen, Passage
 from onegen_integrations.llama_index import ContextMessage, OneGenLLM
-from onegen_integrations.llama_index.context import split_context
+from onegen_integrations.llama_index.context import nodes_of, paragraphs_of
 from onegen_integrations.passages import GivenPassages
 
 
@@ -65,7 +65,7 @@ def test_context_and_question_are_messages_of_their_own(index, heard):
     response = index.as_query_engine().query(QUESTIONS[0])
     [[context, question]] = asked(heard)
     assert isinstance(context, ContextMessage)
-    assert split_context(context.content or "") == texts(response.source_nodes)
+    assert nodes_of(context.content or "") == texts(response.source_nodes)
     assert (question.role, question.content) == (MessageRole.USER, QUESTIONS[0])
 
 
@@ -140,6 +140,13 @@ def test_context_is_no_control_token(llm, mini):
     assert generation.token_ids.count(mini.codec.query_id) == len(generation.retrievals)
 
 
+def test_an_empty_context_is_a_search_that_found_nothing(llm, mini):
+    raw = llm.chat([ContextMessage(content=" \n\n"), *user("Which key?")]).raw
+    expected = mini.generate("Which key?", passages=GivenPassages(mini, []), retrieval="always", max_new_tokens=32)
+    assert raw["answer"] == expected.answer
+    assert all(found["passages"] == [] for found in raw["retrievals"])
+
+
 @pytest.mark.parametrize("option", [{"passages": MemoryPassages}, {"score_threshold": 0.5}])
 def test_what_contradicts_a_context_is_refused_by_name(llm, mini, option: dict[str, Any]):
     given = {name: value(mini) if callable(value) else value for name, value in option.items()}
@@ -153,7 +160,6 @@ def test_what_contradicts_a_context_is_refused_by_name(llm, mini, option: dict[s
 @pytest.mark.parametrize(
     "nodes",
     [
-        ["The canteen opens at 11:30."],
         ["title: Canteen\n\nIt opens at 11:30.\n\nIt closes at 14:00.", "title: Library\n\nIt never closes."],
         ["page: 1\nfile: a.pdf\n\nNote: closed.\n\nfile: b\n\nText.", "page: 2\nfile: a.pdf\n\nMore text."],
         ["title: Without text"],
@@ -161,23 +167,51 @@ def test_what_contradicts_a_context_is_refused_by_name(llm, mini, option: dict[s
     ],
 )
 def test_metadata_tell_nodes_apart(nodes: list[str]):
-    assert split_context("\n\n".join(nodes)) == nodes
+    assert nodes_of("\n\n".join(nodes)) == nodes
 
 
 @pytest.mark.parametrize(
-    "context",
-    ["", "Some text.\n\nMore text.", "Some text.\n\ntitle: B\n\nMore text.", "a: 1\nno metadata\n\na: 2\n\nText."],
+    ("context", "paragraphs"),
+    [
+        ("", []),
+        (" \n\n\n\n", []),
+        ("Some text.", ["Some text."]),
+        ("Some text.\n\nMore text,\nin two lines", ["Some text.", "More text,\nin two lines"]),
+        ("Some text.\n\ntitle: B\n\nMore text.", ["Some text.", "title: B\n\nMore text."]),
+        (
+            "# Canteen\n\n## Hours\n\nFrom 11:30.\n\nClosed on Sundays.",
+            [
+                "# Canteen\n\n## Hours\n\nFrom 11:30.",
+                "Closed on Sundays.",
+            ],
+        ),
+        ("a: 1\nno metadata\n\na: 2\n\nText.", ["a: 1\nno metadata", "a: 2\n\nText."]),
+        ("Some text.\n\nA last heading", ["Some text.", "A last heading"]),
+    ],
 )
-def test_without_metadata_a_context_is_one_passage(context: str):
-    assert split_context(context) == [context]
+def test_without_metadata_paragraphs_are_the_passages(context: str, paragraphs: list[str]):
+    assert nodes_of(context) == []
+    assert paragraphs_of(context) == paragraphs
 
 
 def test_the_nodes_of_an_index_are_told_apart(index):
     nodes = index.as_retriever(similarity_top_k=10).retrieve(QUESTIONS[0])
-    assert split_context("\n\n".join(texts(nodes))) == texts(nodes)
-    plain = VectorStoreIndex.from_documents([Document(text="One."), Document(text="Two.")])
-    found = plain.as_retriever(similarity_top_k=2).retrieve("One?")
-    assert split_context("\n\n".join(texts(found))) == ["\n\n".join(texts(found))]
+    assert nodes_of("\n\n".join(texts(nodes))) == texts(nodes)
+
+
+def test_without_metadata_the_model_picks_among_paragraphs_by_its_vector(llm, mini):
+    plain = VectorStoreIndex.from_documents(
+        [Document(text=f"Some words in front.\n\n{document.text}") for document in DOCUMENTS]
+    )
+    nodes = plain.as_retriever(similarity_top_k=3).retrieve(QUESTIONS[0])
+    context = "\n\n".join(texts(nodes))
+    raw = llm.chat([ContextMessage(content=context), *user(QUESTIONS[0])], max_retrievals=1).raw
+    among = MemoryPassages(mini)
+    among.add(Passage(f"context-{number}", text) for number, text in enumerate(paragraphs_of(context)))
+    [[best]] = among.search(mini.embed_queries([QUESTIONS[0]]), 1)
+    [[read]] = [retrieval["passages"] for retrieval in raw["retrievals"]]
+    assert (read["id"], read["score"]) == (best.id, pytest.approx(best.score, abs=1e-5))
+    assert best.id != "context-0"
 
 
 # --- the passages of one answer -------------------------------------------------------------------
@@ -194,9 +228,21 @@ def test_the_first_search_takes_the_order_and_later_ones_compare_vectors(mini):
     assert len(given.search(vector, 9)[0]) == len(passages)
 
 
+def test_passages_without_an_order_are_compared_at_once(mini):
+    passages = [Passage(d.doc_id, d.get_content(metadata_mode=MetadataMode.EMBED)) for d in DOCUMENTS[:5]]
+    among = MemoryPassages(mini)
+    among.add(passages)
+    vector = mini.embed_queries([QUESTIONS[0]])
+    [found] = GivenPassages(mini, passages[::-1], ranked=False).search(vector, 2)
+    [expected] = among.search(vector, 2)
+    assert [(p.id, p.score) for p in found] == [(p.id, pytest.approx(p.score, abs=1e-5)) for p in expected]
+    [[alone]] = GivenPassages(mini, passages[:1], ranked=False).search(vector, 2)
+    assert (alone.id, alone.score) == (passages[0].id, 0.0)  # there is nothing to compare it with
+
+
 def test_nothing_is_embedded_for_the_first_search(mini, monkeypatch):
     monkeypatch.setattr(OneGen, "embed_documents", None)
-    given = GivenPassages(mini, [Passage("a", "Some text.")])
+    given = GivenPassages(mini, [Passage("a", "Some text."), Passage("b", "More text.")])
     assert mini.generate("What?", passages=given, retrieval="always", max_retrievals=1, max_new_tokens=4).retrievals
 
 
