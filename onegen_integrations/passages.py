@@ -122,32 +122,31 @@ class MemoryPassages:
 
 
 class GivenPassages:
-    """Passages that somebody has retrieved already, as the passage source of one answer about them.
+    """Passages that somebody has retrieved already, as the passage source of an answer about them.
 
-    Its first search takes the best of them by their order: that search has been made, so nothing is embedded. Only an
-    answer that asks on, over several passages, has their vectors compared with its own.
+    They are compared by vector, like those of any other source, and embedded when there is first a choice to make.
 
     Args:
-        model: embeds the passages, where it comes to that.
-        passages: best first.
-        ranked: whether they are; if not, the first search compares vectors too.
+        model: embeds the passages; its vectors are the only ones that this source can be searched with.
+        passages: in any order.
     """
 
-    def __init__(self, model: OneGen, passages: Sequence[Passage], *, ranked: bool = True) -> None:
+    def __init__(self, model: OneGen, passages: Sequence[Passage]) -> None:
         self._model = model
         self._passages = passages
-        self._by_order = ranked or len(passages) == 1
         self._compared: MemoryPassages | None = None
 
     def search(self, vectors: Vectors, k: int) -> list[list[ScoredPassage]]:
-        """At most k passages for each query vector [n, dim], best first; those taken by order have the score 0.0."""
-        if self._by_order or not self._passages:
-            self._by_order = False
-            return [[scored(passage, 0.0) for passage in self._passages[:k]] for _ in vectors]
+        """At most k passages for each query vector [n, dim], best first.
+
+        Where that is all of them they come as they stand, with scores of 0.0.
+        """
+        if len(self._passages) <= k:
+            return [[scored(passage, 0.0) for passage in self._passages] for _ in vectors]
         if self._compared is None:
             self._compared = MemoryPassages(self._model)
             self._compared.add(self._passages)
-        return self._compared.search(vectors, min(k, self._compared.count()))
+        return self._compared.search(vectors, k)
 
 
 def search_one(source: PassageSource, query: str, vector: Vectors, k: int) -> Sequence[ScoredPassage]:

@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, TextBlock
 from llama_index.core.prompts import ChatPromptTemplate, PromptType
 
 from onegen_integrations.errors import InvalidInputError
+from onegen_integrations.llama_index.messages import model_messages
 from onegen_integrations.passages import GivenPassages, Passage
 
 if TYPE_CHECKING:
@@ -23,15 +24,12 @@ if TYPE_CHECKING:
 
 
 class ContextMessage(ChatMessage):
-    """Retrieved context in a prompt for `OneGenLLM`: the passages that it answers from, best first.
+    """Retrieved context in a prompt for `OneGenLLM`: the passages that it answers from.
 
-    Where nodes have metadata above their text, as LlamaIndex writes it, each node is a passage: the first is spliced
-    into the answer after the model's query token, and if the model asks on, it searches in all of them by its own
-    vector. Without metadata each paragraph is a passage, and every search is by vector. To other models it is a system
-    message.
+    After its query token the model picks one by its own vector, and another if it asks on. Where nodes have metadata
+    above their text, as LlamaIndex writes it, each node is a passage, otherwise each paragraph. They are embedded for
+    that, which the usage of the answer does not count. To other models it is a message like any other.
     """
-
-    role: MessageRole = MessageRole.SYSTEM
 
 
 TEXT_QA_TEMPLATE = ChatPromptTemplate(
@@ -40,9 +38,9 @@ TEXT_QA_TEMPLATE = ChatPromptTemplate(
 )
 
 # Metadata as LlamaIndex writes it above the text of a node: one line for each key.
-_METADATA = re.compile(r"(?P<key>[^\n:]+): [^\n]*(\n[^\n:]+: [^\n]*)*")
+_METADATA = re.compile(r"[\w.-]+: [^\n]*(\n[\w.-]+: [^\n]*)*")
 # A short line of its own that is no sentence.
-_HEADING = re.compile(r"[^\n]{0,79}[^\n.!?:;…]")
+_HEADING = re.compile(r"[^\n]{0,79}[^\n.!?;…]")
 
 
 def with_context(
@@ -51,32 +49,26 @@ def with_context(
     """Messages without their `ContextMessage`s, and options of `OneGen.generate` that have these as passages.
 
     Raises:
-        InvalidInputError: the options name passages too, or a threshold for scores that such passages do not have.
+        InvalidInputError: the options contradict that, or a context holds something else than text.
     """
-    contexts = [message.content or "" for message in messages if isinstance(message, ContextMessage)]
+    contexts = [message for message in messages if isinstance(message, ContextMessage)]
     if not contexts:
         return list(messages), dict(options)
-    if taken := sorted({"passages", "score_threshold"} & options.keys()):
+    if taken := sorted({"passages", "retrieval", "score_threshold"} & options.keys()):
         msg = f"A ContextMessage says what an answer is read from, so {taken} cannot be given with it; leave one out."
         raise InvalidInputError(msg)
+    context = "\n\n".join(message["content"] for message in model_messages(contexts))
+    texts = nodes_of(context) or paragraphs_of(context)
+    passages = [Passage(f"context-{number}", text) for number, text in enumerate(texts)]
     rest = [message for message in messages if not isinstance(message, ContextMessage)]
-    return rest, {"retrieval": "always", **options, "passages": _source("\n\n".join(contexts), model)}
-
-
-def _source(context: str, model: OneGen) -> GivenPassages:
-    """The passages of a context: its nodes as they are ranked, or else its paragraphs, to be compared."""
-    nodes = nodes_of(context)
-    passages = [Passage(f"context-{number}", text) for number, text in enumerate(nodes or paragraphs_of(context))]
-    return GivenPassages(model, passages, ranked=bool(nodes))
+    return rest, {**options, "passages": GivenPassages(model, passages), "retrieval": "always"}
 
 
 def nodes_of(context: str) -> list[str]:
-    """The nodes in a context, if metadata tell them apart: each begins with metadata that have the same first key."""
+    """The nodes in a context, if metadata tell them apart: each begins with some that have a key of the first ones."""
     paragraphs = context.split("\n\n")
-    keys = [found["key"] if (found := _METADATA.fullmatch(paragraph)) else None for paragraph in paragraphs]
-    if keys[0] is None:
-        return []
-    return _joined(paragraphs, [key == keys[0] for key in keys])
+    keys = [_keys(paragraph) for paragraph in paragraphs]
+    return _joined(paragraphs, [not keys[0].isdisjoint(each) for each in keys])
 
 
 def paragraphs_of(context: str) -> list[str]:
@@ -84,6 +76,11 @@ def paragraphs_of(context: str) -> list[str]:
     paragraphs = [paragraph for paragraph in context.split("\n\n") if paragraph.strip()]
     headings = [_HEADING.fullmatch(paragraph.strip()) is not None for paragraph in paragraphs]
     return _joined(paragraphs, [number == 0 or not headings[number - 1] for number in range(len(paragraphs))])
+
+
+def _keys(paragraph: str) -> set[str]:
+    """The keys of a paragraph that is metadata."""
+    return {line.partition(":")[0] for line in paragraph.split("\n")} if _METADATA.fullmatch(paragraph) else set()
 
 
 def _joined(paragraphs: Sequence[str], begins: Sequence[bool]) -> list[str]:

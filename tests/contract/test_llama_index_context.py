@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from llama_index.core import Document, PromptTemplate, VectorStoreIndex
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock
 from llama_index.core.llms import MockLLM
 from llama_index.core.prompts import ChatPromptTemplate
 from llama_index.core.prompts.chat_prompts import CHAT_TEXT_QA_PROMPT
 from llama_index.core.prompts.default_prompt_selectors import DEFAULT_TEXT_QA_PROMPT_SEL
 from llama_index.core.schema import MetadataMode, NodeWithScore
+from llama_index.core.types import BaseOutputParser
 from llama_index_parts import DOCUMENTS, QUESTIONS, Heard, collect, listening, settings_of, user
 from pydantic import BaseModel, Field
 
@@ -69,16 +70,25 @@ def test_context_and_question_are_messages_of_their_own(index, heard):
     assert (question.role, question.content) == (MessageRole.USER, QUESTIONS[0])
 
 
-def test_every_token_is_forwarded_once_and_what_is_not_read_never(llm, index):
-    nodes = index.as_retriever(similarity_top_k=3).retrieve(QUESTIONS[0])
-    messages = [ContextMessage(content="\n\n".join(texts(nodes))), *user(QUESTIONS[0])]
-    raw = llm.chat(messages, max_retrievals=1).raw
+def test_the_order_of_the_nodes_does_not_count(llm, index):
+    nodes = texts(index.as_retriever(similarity_top_k=3).retrieve(QUESTIONS[0]))
+    answers = [
+        llm.chat([ContextMessage(content="\n\n".join(context)), *user(QUESTIONS[0])], max_retrievals=1)
+        for context in (nodes, nodes[::-1])
+    ]
+    assert answers[0].message.content == answers[1].message.content
+    read = [response.raw["retrievals"][0]["passages"] for response in answers]
+    assert [[passage["id"] for passage in passages] for passages in read] == [["context-0"], ["context-2"]]
+
+
+def test_the_only_node_is_read_without_being_embedded(llm, index, monkeypatch):
+    nodes = texts(index.as_retriever(similarity_top_k=1).retrieve(QUESTIONS[0]))
+    monkeypatch.setattr(OneGen, "embed_documents", None)
+    raw = llm.chat([ContextMessage(content=nodes[0]), *user(QUESTIONS[0])]).raw
     usage = raw["usage"]
-    written = usage["prompt_tokens"] + usage["passage_tokens"] + usage["completion_tokens"]
-    assert usage["forwarded_tokens"] + usage["reused_tokens"] == written - 1
+    length = usage["prompt_tokens"] + usage["passage_tokens"] + usage["completion_tokens"]
+    assert usage["forwarded_tokens"] + usage["reused_tokens"] == length - 1
     assert [found["id"] for found in raw["retrievals"][0]["passages"]] == ["context-0"]
-    one_node = llm.chat([ContextMessage(content=texts(nodes)[0]), *user(QUESTIONS[0])], max_retrievals=1)
-    assert one_node.raw["usage"]["passage_tokens"] == usage["passage_tokens"]
 
 
 def test_a_template_of_ones_own_is_followed(index, llm, heard):
@@ -117,7 +127,7 @@ def test_streams_and_async_give_the_same(llm, index):
     assert asyncio.run(collect(llm.astream_chat(messages)))[-1].message.content == whole
 
 
-def test_a_form_of_the_answer_holds_over_context(index):
+def test_a_form_of_the_answer_holds_over_context(index, heard):
     class Told(BaseModel):
         """What was asked for."""
 
@@ -125,6 +135,7 @@ def test_a_form_of_the_answer_holds_over_context(index):
 
     response = index.as_query_engine(output_cls=Told).query(QUESTIONS[0])
     assert isinstance(response.response, Told)
+    assert [type(message) for message in asked(heard)[0]] == [ContextMessage, ChatMessage]
 
 
 def test_context_is_no_control_token(llm, mini):
@@ -147,11 +158,31 @@ def test_an_empty_context_is_a_search_that_found_nothing(llm, mini):
     assert all(found["passages"] == [] for found in raw["retrievals"])
 
 
-@pytest.mark.parametrize("option", [{"passages": MemoryPassages}, {"score_threshold": 0.5}])
-def test_what_contradicts_a_context_is_refused_by_name(llm, mini, option: dict[str, Any]):
-    given = {name: value(mini) if callable(value) else value for name, value in option.items()}
-    with pytest.raises(InvalidInputError, match=next(iter(option))):
-        llm.chat([ContextMessage(content="Some text."), *user("What?")], **given)
+@pytest.mark.parametrize("name", ["passages", "retrieval", "score_threshold"])
+def test_what_contradicts_a_context_is_refused_by_name(llm, mini, name: str):
+    option: Any = {"passages": MemoryPassages(mini), "retrieval": "never", "score_threshold": 0.5}[name]
+    with pytest.raises(InvalidInputError, match=name):
+        llm.chat([ContextMessage(content="Some text."), *user("What?")], **{name: option})
+
+
+def test_a_context_that_is_no_text_is_refused(llm):
+    context = ContextMessage(blocks=[TextBlock(text="Some text."), ImageBlock(url="https://example.org/a.png")])
+    with pytest.raises(InvalidInputError, match="ImageBlock"):
+        llm.chat([context, *user("What?")])
+
+
+def test_an_output_parser_writes_into_the_question(index, llm, heard):
+    class Parser(BaseOutputParser):
+        def parse(self, output: str) -> str:
+            return output
+
+        def format(self, query: str) -> str:
+            return f"{query} Be short."
+
+    index.as_query_engine(llm=OneGenLLM(llm, max_tokens=8, output_parser=Parser())).query(QUESTIONS[0])
+    [[context, question]] = asked(heard)
+    assert "Be short." not in context.content
+    assert question.content == f"{QUESTIONS[0]} Be short."
 
 
 # --- nodes in a context ---------------------------------------------------------------------------
@@ -161,7 +192,7 @@ def test_what_contradicts_a_context_is_refused_by_name(llm, mini, option: dict[s
     "nodes",
     [
         ["title: Canteen\n\nIt opens at 11:30.\n\nIt closes at 14:00.", "title: Library\n\nIt never closes."],
-        ["page: 1\nfile: a.pdf\n\nNote: closed.\n\nfile: b\n\nText.", "page: 2\nfile: a.pdf\n\nMore text."],
+        ["page: 1\nfile: a.pdf\n\nNote: closed.\n\nText.", "file: b.txt\n\nMore text.", "page: 2\n\nThe end."],
         ["title: Without text"],
         ["title: \n\nAn empty title.", "title: A\n\n\n\nSpace."],
     ],
@@ -187,6 +218,10 @@ def test_metadata_tell_nodes_apart(nodes: list[str]):
         ),
         ("a: 1\nno metadata\n\na: 2\n\nText.", ["a: 1\nno metadata", "a: 2\n\nText."]),
         ("Some text.\n\nA last heading", ["Some text.", "A last heading"]),
+        (
+            "It says: this, that.\n\nOpening hours:\n\nFrom 11:30.",
+            ["It says: this, that.", "Opening hours:\n\nFrom 11:30."],
+        ),
     ],
 )
 def test_without_metadata_paragraphs_are_the_passages(context: str, paragraphs: list[str]):
@@ -217,33 +252,18 @@ def test_without_metadata_the_model_picks_among_paragraphs_by_its_vector(llm, mi
 # --- the passages of one answer -------------------------------------------------------------------
 
 
-def test_the_first_search_takes_the_order_and_later_ones_compare_vectors(mini):
+def test_passages_are_compared_where_there_is_a_choice(mini):
     passages = [Passage(d.doc_id, d.get_content(metadata_mode=MetadataMode.EMBED)) for d in DOCUMENTS[:5]]
+    oracle = MemoryPassages(mini)
+    oracle.add(passages)
+    vectors = mini.embed_queries(QUESTIONS[:2])
     given = GivenPassages(mini, passages)
-    vector = mini.embed_queries([QUESTIONS[0]])
-    assert [(p.id, p.score) for p in given.search(vector, 2)[0]] == [(p.id, 0.0) for p in passages[:2]]
-    among = MemoryPassages(mini)
-    among.add(passages)
-    assert given.search(vector, 3) == among.search(vector, 3)
-    assert len(given.search(vector, 9)[0]) == len(passages)
-
-
-def test_passages_without_an_order_are_compared_at_once(mini):
-    passages = [Passage(d.doc_id, d.get_content(metadata_mode=MetadataMode.EMBED)) for d in DOCUMENTS[:5]]
-    among = MemoryPassages(mini)
-    among.add(passages)
-    vector = mini.embed_queries([QUESTIONS[0]])
-    [found] = GivenPassages(mini, passages[::-1], ranked=False).search(vector, 2)
-    [expected] = among.search(vector, 2)
-    assert [(p.id, p.score) for p in found] == [(p.id, pytest.approx(p.score, abs=1e-5)) for p in expected]
-    [[alone]] = GivenPassages(mini, passages[:1], ranked=False).search(vector, 2)
-    assert (alone.id, alone.score) == (passages[0].id, 0.0)  # there is nothing to compare it with
-
-
-def test_nothing_is_embedded_for_the_first_search(mini, monkeypatch):
-    monkeypatch.setattr(OneGen, "embed_documents", None)
-    given = GivenPassages(mini, [Passage("a", "Some text."), Passage("b", "More text.")])
-    assert mini.generate("What?", passages=given, retrieval="always", max_retrievals=1, max_new_tokens=4).retrievals
+    assert given.search(vectors, 3) == given.search(vectors, 3) == oracle.search(vectors, 3)
+    for k in (5, 9):  # all of them, as they stand
+        assert [[(p.id, p.score) for p in found] for found in given.search(vectors, k)] == [
+            [(passage.id, 0.0) for passage in passages]
+        ] * 2
+    assert GivenPassages(mini, []).search(vectors, 1) == [[], []]
 
 
 def test_a_question_over_two_nodes_is_answered_over_both(llm):
