@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from llama_index_parts import (
     nearest,
     oracle_of,
     same_sources,
-    settings_of,
     sources,
 )
 
@@ -37,11 +35,7 @@ from onegen_integrations.llama_index import (
 CHAT_MODES = ["condense_question", "context", "condense_plus_context"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def llm(mini: OneGen) -> Iterator[OneGenLLM]:
-    """The model, and LlamaIndex's settings with it."""
-    with settings_of(OneGenLLM(mini, max_tokens=32)) as llm:
-        yield llm
+pytestmark = pytest.mark.usefixtures("llm")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import multiprocessing
 import pickle
 import shutil
 import threading
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import MetadataMode, TransformComponent
 from llama_index.core.storage.kvstore import SimpleKVStore
-from llama_index_parts import Heard, listening
+from llama_index_parts import Heard
 from pydantic import ValidationError
 
 from onegen_integrations import FingerprintMismatchError, InvalidInputError, OneGen, OneGenConfig
@@ -30,12 +29,6 @@ from onegen_integrations.llama_index import OneGenEmbedding, OneGenLLM
 
 TEXTS = [f"House {number} stands in {place} Street." for number in range(5) for place in ("Mill", "Church", "Harbour")]
 DOCUMENTS = [Document(id_=str(n), text=text, metadata={"part": n % 2}) for n, text in enumerate(TEXTS)]
-
-
-@pytest.fixture
-def heard() -> Iterator[Heard]:
-    with listening() as handler:
-        yield handler
 
 
 def batches(heard: Heard) -> list[int]:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from itertools import pairwise
@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ImageBlo
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler, TokenCountingHandler
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM
-from llama_index_parts import Heard, collect, listening, user
+from llama_index_parts import Heard, collect, user
 from pydantic import ValidationError
 
 from onegen_integrations import InvalidInputError, OneGen
@@ -33,12 +33,6 @@ PROMPTS = [
     "Thanks a lot!",
     "Write down the numbers from one to twenty in words.",
 ]
-
-
-@pytest.fixture
-def heard() -> Iterator[Heard]:
-    with listening() as handler:
-        yield handler
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,8 @@ from llama_index_parts import (
     QUESTIONS,
     Heard,
     chroma_index,
-    listening,
     nearest,
     oracle_of,
-    settings_of,
     sources,
 )
 from pydantic import Field
@@ -53,18 +50,7 @@ from onegen_integrations.llama_index import (
 )
 from onegen_integrations.llama_index.retrieval import RetrievedNodes
 
-
-@pytest.fixture
-def heard() -> Iterator[Heard]:
-    with listening() as handler:
-        yield handler
-
-
-@pytest.fixture(scope="module", autouse=True)
-def llm(mini: OneGen) -> Iterator[OneGenLLM]:
-    """The model, and LlamaIndex's settings with it."""
-    with settings_of(OneGenLLM(mini, max_tokens=32)) as llm:
-        yield llm
+pytestmark = pytest.mark.usefixtures("llm")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from llama_index_parts import (
     chroma_index,
     nearest,
     oracle_of,
-    settings_of,
     sources,
 )
 from pydantic import Field
@@ -46,12 +44,7 @@ from onegen_integrations.llama_index import (
     open_vector_store,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def llm(mini: OneGen) -> Iterator[OneGenLLM]:
-    """The model, and LlamaIndex's settings with it."""
-    with settings_of(OneGenLLM(mini, max_tokens=32)) as llm:
-        yield llm
+pytestmark = pytest.mark.usefixtures("llm")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +13,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ToolCall
 from llama_index.core.program import FunctionCallingProgram
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
-from llama_index_parts import Heard, collect, listening, user
+from llama_index_parts import Heard, collect, user
 from pydantic import BaseModel, Field
 
 from onegen_integrations import InvalidInputError, OneGen
@@ -47,12 +46,6 @@ NOW = FunctionTool.from_defaults(lambda: "noon", name="now", description="Tell t
 @pytest.fixture(scope="module")
 def llm(mini: OneGen) -> OneGenLLM:
     return OneGenLLM(mini, max_tokens=96)
-
-
-@pytest.fixture
-def heard() -> Iterator[Heard]:
-    with listening() as handler:
-        yield handler
 
 
 # --- function calling -----------------------------------------------------------------------------
